@@ -5,14 +5,16 @@ import sys
 from setuptools import Extension, setup
 
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"]
-LIMITED_API = [("Py_LIMITED_API", "0x030B0000")]
+LIMITED_API: list[tuple[str, str | None]] = [("Py_LIMITED_API", "0x030B0000")]
 
-extensions = [
-    Extension("wire._columns", ["wire/_columns.c"], extra_compile_args=FLAGS, define_macros=LIMITED_API, py_limited_api=True)
-]
-if sys.platform == "linux":
-    extensions.append(
-        Extension("agent._tpacket", ["agent/_tpacket.c"], extra_compile_args=FLAGS, define_macros=LIMITED_API, py_limited_api=True)
-    )
+
+def extension(name: str, source: str) -> Extension:
+    """One C file to one module that every later Python loads."""
+    return Extension(name, [source], extra_compile_args=FLAGS, define_macros=LIMITED_API, py_limited_api=True)
+
+
+extensions = [extension("wire._columns", "wire/_columns.c")]
+if sys.platform == "linux":  # AF_PACKET is Linux's
+    extensions.append(extension("agent._tpacket", "agent/_tpacket.c"))
 
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})
