@@ -1,4 +1,4 @@
-"""What TOML cannot say: the two C extensions, built against the limited API (one abi3 wheel for 3.11 and later)."""
+"""What TOML cannot say: the two C extensions, against the limited API (one abi3 wheel for 3.11 and later)."""
 
 import sys
 

@@ -1,0 +1,78 @@
+"""What all tests share: captures to replay, namespaces of dead runs swept, and no process left behind.
+
+The session makes itself the reaper of orphans (PR_SET_CHILD_SUBREAPER): whatever a test started, however indirectly,
+is a child of this process in the end, so that nothing can hide from the check at the session's end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support import netns
+
+ROOT = Path(__file__).resolve().parents[1]
+PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """A folder of captures of the world's protocols, `real/` and `odd/`: WIREPOOL_CAPTURES, or one beside the checkout.
+
+    It isn't part of the repository, so its absence is a skip even where all else is required.
+    """
+    named = os.environ.get("WIREPOOL_CAPTURES")
+    folder = Path(named) if named else ROOT.parent / "shared" / "captures"
+    if not folder.is_dir():
+        pytest.skip("no folder of captures: set WIREPOOL_CAPTURES to one with real/ and odd/")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test marked `root` is a counted skip for everybody else."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root (namespaces, AF_PACKET)"))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if os.geteuid() == 0 and shutil.which("ip"):
+        netns.sweep()
+
+
+def children() -> dict[int, str]:
+    """Living descendants that became or are our children: process id → command line."""
+    found: dict[int, str] = {}
+    for task in Path("/proc/self/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            process = Path(f"/proc/{pid}")
+            try:
+                state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+                command = (
+                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                )
+            except OSError:
+                continue  # ended meanwhile
+            if state != "Z":
+                found[pid] = command
+    return found
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Processes still running are a failure of the session: something that promised to stop did not."""
+    left = children()
+    if not left:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    for pid, command in left.items():
+        if reporter is not None:
+            reporter.write_line(f"left running: {pid} {command}", red=True)
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
