@@ -2,7 +2,7 @@
 
 import sys
 
-from setuptools import Extension, setup
+from setuptools import Extension, setup  # type: ignore[import-untyped]
 
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-declaration"]
 LIMITED_API: list[tuple[str, str | None]] = [("Py_LIMITED_API", "0x030B0000")]

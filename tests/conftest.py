@@ -1,7 +1,7 @@
 """What all tests share: captures to replay, namespaces of dead runs swept, and no process left behind.
 
-The session makes itself the reaper of orphans (PR_SET_CHILD_SUBREAPER): whatever a test started, however indirectly,
-is a child of this process in the end, so that nothing can hide from the check at the session's end.
+The session makes itself the reaper of orphans (PR_SET_CHILD_SUBREAPER): whatever a test started, however
+indirectly, is a child of this process in the end, so that nothing can hide from the check at the session's end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 
 @pytest.fixture(scope="session")
 def captures() -> Path:
-    """A folder of captures of the world's protocols, `real/` and `odd/`: WIREPOOL_CAPTURES, or one beside the checkout.
+    """A folder of captures, `real/` and `odd/`: WIREPOOL_CAPTURES, or one beside the checkout.
 
     It isn't part of the repository, so its absence is a skip even where all else is required.
     """

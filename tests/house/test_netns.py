@@ -1,6 +1,7 @@
 """The smallest network of the tests: it carries packets, and it leaves nothing behind."""
 
 import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 from tests.support import netns
 
 pytestmark = pytest.mark.root
+
+
+def pids(host: netns.Namespace) -> list[str]:
+    command = ["ip", "netns", "pids", host.name]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_a_pair_carries_packets_and_is_gone_afterwards() -> None:
@@ -31,7 +37,15 @@ def test_a_pair_carries_packets_and_is_gone_afterwards() -> None:
 
 
 def test_a_failure_inside_still_cleans_up() -> None:
-    with pytest.raises(AssertionError, match="exit 1"), netns.namespace() as host:
-        subprocess.Popen(host.command("sleep", "1000"))
-        host.run("false")
+    left: list[subprocess.Popen[bytes]] = []
+
+    def failing() -> None:
+        with netns.namespace() as host:
+            left.append(subprocess.Popen(host.command("sleep", "1000")))
+            netns.wait_for(lambda: pids(host), "sleep runs inside")
+            host.run("false")
+
+    with pytest.raises(AssertionError, match="exit 1"):
+        failing()
+    assert left[0].wait(timeout=10) == -signal.SIGKILL
     assert not list(Path("/run/netns").glob(f"wp-{os.getpid()}-*"))

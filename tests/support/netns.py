@@ -5,7 +5,7 @@
             ring = RingSource(left.interface, …)
         right.run("ping", "-c", "3", left.address)
 
-Names carry the process id, so that two test runs never meet and `sweep()` can tell what a killed run left behind.
+Names carry the process id, so that two test runs never meet and `sweep()` can tell what a killed run left.
 Everything is removed on exit, the processes inside included.
 """
 
@@ -99,9 +99,9 @@ def namespace(label: str = "host") -> Iterator[Namespace]:
     inner = Namespace(f"wp-{os.getpid()}-{next(_number)}-{label}")
     _ip("netns", "add", inner.name)
     try:
-        # What the kernel sends by itself (router solicitations, duplicate address detection) would disturb counts.
+        # What the kernel sends by itself (router solicitations, address probes) would disturb counts.
         for key in ("all", "default"):
-            (inner.run("sysctl", "-qw", f"net.ipv6.conf.{key}.disable_ipv6=1", check=False))
+            inner.run("sysctl", "-qw", f"net.ipv6.conf.{key}.disable_ipv6=1", check=False)
         _ip("-n", inner.name, "link", "set", "lo", "up")
         yield inner
     finally:
@@ -110,7 +110,7 @@ def namespace(label: str = "host") -> Iterator[Namespace]:
 
 @contextlib.contextmanager
 def pair(*, mtu: int = 1500, ipv6: bool = False) -> Iterator[tuple[Namespace, Namespace]]:
-    """Two namespaces joined by a veth pair, both ends up: 10.99.0.1/24 and 10.99.0.2/24 (and fd99::1, fd99::2)."""
+    """Two namespaces joined by a veth pair that is up: 10.99.0.1/24, 10.99.0.2/24 (and fd99::1, fd99::2)."""
     with namespace("left") as left, namespace("right") as right:
         left.interface, right.interface = "veth0", "veth0"
         _ip(
@@ -132,7 +132,7 @@ def pair(*, mtu: int = 1500, ipv6: bool = False) -> Iterator[tuple[Namespace, Na
 
 
 def wait_for(condition: Callable[[], object], what: str, *, timeout_s: float = 20.0) -> None:
-    """Until `condition` returns something true; fails naming `what`. Readiness is asked for, time never awaited."""
+    """Until `condition` returns something true; fails naming `what`. No test sleeps for a guessed time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
