@@ -1,0 +1,123 @@
+"""Capture session records: what was asked for (the spec) and what the agent last said of it."""
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cbor2
+
+from hub.registry.errors import ConflictError, UnknownError
+from wire.session import SessionSpec
+from wire.strict_cbor import loads_map
+
+if TYPE_CHECKING:
+    from hub.registry.connection import Database
+
+MAX_SPEC_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """One row of `sessions`."""
+
+    id: str
+    agent: str
+    spec: SessionSpec | None
+    """What was asked for; None for a session that the archive holds and this hub never asked for (import)."""
+    created_ns: int
+    changed_ns: int
+    ended_ns: int | None
+    """When the agent had confirmed the end; from then on the session is no longer in `desired`."""
+    requested_by: str
+    reported_state: str | None
+    """wire.report's word: starting, running, paused, stopping, stopped, refused, failed; None = not yet."""
+    reported_reason: str
+    reported: bytes | None
+    """CBOR map of the session's entry in the last report."""
+    reported_ns: int | None
+
+
+class Sessions:
+    """Queries on sessions; the rules are in hub.sessions."""
+
+    def __init__(self, database: "Database") -> None:
+        self._db = database
+
+    def add(self, agent: str, spec: SessionSpec) -> None:
+        """Record a new session; UnknownError without the agent, ConflictError for a used id."""
+        with self._db.transaction() as db:
+            if db.execute("SELECT 1 FROM agents WHERE id = ?", (agent,)).fetchone() is None:
+                raise UnknownError(f"there is no agent {agent!r}")
+            try:
+                db.execute(
+                    """INSERT INTO sessions(id, agent, spec, created_ns, changed_ns, requested_by)
+                       VALUES(?, ?, ?, ?, ?, ?)""",
+                    (spec.id, agent, cbor2.dumps(spec.to_map()), spec.created_ns, time.time_ns(), spec.requested_by),
+                )
+            except sqlite3.IntegrityError:
+                raise ConflictError(f"there is already a session {spec.id}") from None
+
+    def observe(self, session: str, agent: str, reason: str, now_ns: int) -> bool:
+        """Record a session of a known agent that only the archive knows; False when it is recorded already."""
+        with self._db.transaction() as db:
+            inserted = db.execute(
+                """INSERT INTO sessions(id, agent, created_ns, changed_ns, ended_ns, requested_by, reported_reason)
+                   VALUES(?, ?, ?, ?, ?, '', ?) ON CONFLICT(id) DO NOTHING""",
+                (session, agent, now_ns, now_ns, now_ns, reason),
+            )
+            return inserted.rowcount == 1
+
+    def get(self, session: str) -> SessionRecord | None:
+        """The session, or None."""
+        row = self._db.connection.execute("SELECT * FROM sessions WHERE id = ?", (session,)).fetchone()
+        return _session(row) if row else None
+
+    def require(self, session: str) -> SessionRecord:
+        """The session; UnknownError without one."""
+        record = self.get(session)
+        if record is None:
+            raise UnknownError(f"there is no session {session!r}")
+        return record
+
+    def all(
+        self, *, agent: str | None = None, active_only: bool = False, limit: int = 1000, offset: int = 0
+    ) -> list[SessionRecord]:
+        """Sessions, the newest first; `active_only` leaves out those that have ended."""
+        rows = self._db.connection.execute(
+            """SELECT * FROM sessions WHERE (?1 IS NULL OR agent = ?1) AND (?2 = 0 OR ended_ns IS NULL)
+               ORDER BY created_ns DESC, id LIMIT ?3 OFFSET ?4""",
+            (agent, active_only, limit, offset),
+        )
+        return [_session(row) for row in rows]
+
+    def replace_spec(self, session: str, spec: SessionSpec) -> None:
+        """Store a changed spec (same id); hub.sessions has checked that the step is allowed."""
+        with self._db.transaction() as db:
+            changed = db.execute(
+                "UPDATE sessions SET spec = ?, changed_ns = ? WHERE id = ?",
+                (cbor2.dumps(spec.to_map()), time.time_ns(), session),
+            )
+            if changed.rowcount == 0:
+                raise UnknownError(f"there is no session {session!r}")
+
+    def set_reported(self, session: str, state: str, reason: str, reported: bytes, now_ns: int) -> None:
+        """Store what the agent says of the session."""
+        with self._db.transaction() as db:
+            db.execute(
+                """UPDATE sessions SET reported_state = ?, reported_reason = ?, reported = ?, reported_ns = ?
+                   WHERE id = ?""",
+                (state, reason, reported, now_ns, session),
+            )
+
+    def end(self, session: str, now_ns: int) -> None:
+        """Mark the session ended, once."""
+        with self._db.transaction() as db:
+            db.execute("UPDATE sessions SET ended_ns = ? WHERE id = ? AND ended_ns IS NULL", (now_ns, session))
+
+
+def _session(row: sqlite3.Row) -> SessionRecord:
+    fields = dict(row)
+    if fields["spec"] is not None:
+        fields["spec"] = SessionSpec.from_map(loads_map(fields["spec"], max_bytes=MAX_SPEC_BYTES))
+    return SessionRecord(**fields)

@@ -1,0 +1,196 @@
+"""Capture sessions: the only place that knows which step is allowed when, and what to call the state.
+
+A session is a record. Nothing here talks to an agent: a method changes the record, the declarer publishes what
+changed, the agent reconciles and reports, and `apply_report` notes what it said. So every order survives a restart
+of anything, and is obeyed once.
+
+    wanted (spec.state)   running ⇄ paused → stopped          changed here, by people
+    reported              starting → running ⇄ paused → stopping → stopped | refused | failed      said by the agent
+    ended                 set when the agent has confirmed the end; the session then leaves `desired`
+"""
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Literal
+
+import cbor2
+
+from hub.registry import ConflictError, Registry, SessionRecord
+from wire.names import new_session_id
+from wire.session import SessionSpec
+
+if TYPE_CHECKING:
+    from wire.report import Report
+
+_STEPS: dict[str, frozenset[str]] = {
+    "running": frozenset({"paused", "stopped"}),
+    "paused": frozenset({"running", "stopped"}),
+    "stopped": frozenset(),
+}
+_FINAL_REPORTS = frozenset({"stopped", "failed", "refused"})
+
+
+class SessionControl:
+    """Start, pause, resume, change and stop capture sessions.
+
+    Errors for people: WireError (a bound of SessionSpec is broken), UnknownError, ConflictError (the step isn't
+    allowed in this state). The filter's syntax is judged by hub.control.check_filter before and by the agent after.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def start(
+        self,
+        agent: str,
+        interface: str,
+        *,
+        filter: str = "",
+        snaplen: int = 262144,
+        promiscuous: bool = False,
+        source: Literal["ring", "replay"] = "ring",
+        overflow: Literal["drop_oldest", "drop_newest", "stop"] = "drop_oldest",
+        max_duration_s: int | None = None,
+        max_bytes: int | None = None,
+        max_packets: int | None = None,
+        retention_s: int | None = None,
+        retention_bytes: int | None = None,
+        exclude_own_traffic: bool = True,
+        replay: dict[str, object] | None = None,
+        user: str,
+    ) -> str:
+        """Record a session that the agent shall run and return its id."""
+        if not self._registry.agents.require(agent).enabled:
+            raise ConflictError(f"agent {agent!r} is disabled: enable it before it can capture")
+        spec = SessionSpec(
+            id=new_session_id(),
+            state="running",
+            source=source,
+            interface=interface,
+            filter=filter.strip(),
+            filter_revision=1,
+            snaplen=snaplen,
+            promiscuous=promiscuous,
+            overflow=overflow,
+            max_duration_s=max_duration_s,
+            max_bytes=max_bytes,
+            max_packets=max_packets,
+            retention_s=retention_s,
+            retention_bytes=retention_bytes,
+            exclude_own_traffic=exclude_own_traffic,
+            requested_by=user,
+            created_ns=time.time_ns(),
+            replay=replay,
+        )
+        SessionSpec.from_map(spec.to_map())  # every bound, whoever built the spec
+        self._registry.sessions.add(agent, spec)
+        return spec.id
+
+    def pause(self, session: str) -> None:
+        """Stop taking packets and keep the session; ConflictError unless it shall run."""
+        self._step(session, "paused")
+
+    def resume(self, session: str) -> None:
+        """Take packets again; ConflictError unless it is paused."""
+        self._step(session, "running")
+
+    def stop(self, session: str) -> None:
+        """End the session for good: the agent closes its chains; ConflictError when it is stopped already."""
+        self._step(session, "stopped")
+
+    def change_filter(self, session: str, filter: str, snaplen: int | None = None) -> int:
+        """Swap the filter (and snaplen) of a session and return its new filter revision.
+
+        No packet is lost by it. The same filter and snaplen again change nothing and return the present revision.
+        """
+        with self._registry.transaction():
+            spec = self._active_spec(session)
+            snaplen = spec.snaplen if snaplen is None else snaplen
+            if (filter.strip(), snaplen) == (spec.filter, spec.snaplen):
+                return spec.filter_revision
+            changed = dataclasses.replace(
+                spec, filter=filter.strip(), snaplen=snaplen, filter_revision=spec.filter_revision + 1
+            )
+            self._registry.sessions.replace_spec(session, SessionSpec.from_map(changed.to_map()))
+            return changed.filter_revision
+
+    def _step(self, session: str, state: Literal["running", "paused", "stopped"]) -> None:
+        with self._registry.transaction():
+            spec = self._active_spec(session)
+            if state not in _STEPS[spec.state]:
+                raise ConflictError(f"the session is {spec.state} already: it can't become {state}")
+            self._registry.sessions.replace_spec(session, dataclasses.replace(spec, state=state))
+            record = self._registry.sessions.require(session)
+            if state == "stopped" and record.reported_state in _FINAL_REPORTS:
+                self._registry.sessions.end(session, time.time_ns())
+
+    def _active_spec(self, session: str) -> SessionSpec:
+        record = self._registry.sessions.require(session)
+        if record.spec is None:
+            raise ConflictError("this session was not started by this hub: it can only be read")
+        if record.ended_ns is not None:
+            raise ConflictError("the session has ended; start a new one")
+        return record.spec
+
+    def apply_report(self, agent: str, report: "Report", received_ns: int) -> list[str]:
+        """Note what a verified report says of this agent's sessions; return the ids whose record changed.
+
+        A session the agent calls stopped has ended, whoever ended it (a limit was reached, a replay is finished).
+        A stopped session that a report of the current `desired` no longer mentions has ended too.
+        """
+        changed = []
+        told = {entry.id: entry for entry in report.sessions}
+        published = self._published_revision(agent)
+        with self._registry.transaction():
+            for record in self._registry.sessions.all(agent=agent, active_only=True):
+                if record.spec is None:
+                    continue
+                entry = told.get(record.id)
+                if entry is None:
+                    if record.spec.state == "stopped" and report.desired_revision >= published > 0:
+                        self._registry.sessions.end(record.id, received_ns)
+                        changed.append(record.id)
+                    continue
+                if (entry.state, entry.reason) != (record.reported_state, record.reported_reason):
+                    changed.append(record.id)
+                body = cbor2.dumps(entry.to_map())
+                if body != record.reported:
+                    self._registry.sessions.set_reported(
+                        record.id, entry.state, entry.reason, body, received_ns
+                    )
+                over = entry.state == "stopped" or (
+                    record.spec.state == "stopped" and entry.state in _FINAL_REPORTS
+                )
+                if over:
+                    self._registry.sessions.end(record.id, received_ns)
+        return changed
+
+    def _published_revision(self, agent: str) -> int:
+        row = self._registry.connection.execute(
+            "SELECT revision FROM desired WHERE agent = ?", (agent,)
+        ).fetchone()
+        return int(row["revision"]) if row else 0
+
+
+def session_state(record: SessionRecord) -> tuple[str, str]:
+    """(word, explanation) for the page: what the session is doing, in the light of what was asked.
+
+    Words: requested, starting, running, pausing, paused, resuming, stopping, stopped, refused, failed, observed.
+    """
+    reason = record.reported_reason
+    if record.spec is None:
+        return "observed", reason or "found in the archive; not started by this hub"
+    wanted, told = record.spec.state, record.reported_state
+    if record.ended_ns is not None:
+        return ("failed" if told == "failed" else "stopped"), reason
+    if told in ("refused", "failed") and wanted != "stopped":
+        return told, reason
+    if wanted == "stopped":
+        return "stopping", reason or "waiting for the agent to close the session"
+    if told is None:
+        return "requested", "waiting for the agent"
+    if wanted == "paused":
+        return ("paused", reason) if told == "paused" else ("pausing", reason)
+    if told == "paused":
+        return "resuming", reason
+    return told, reason
