@@ -1,0 +1,44 @@
+"""The laboratory itself: two tcpdumps beside each other must agree, or no comparison with them means
+anything."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.captures import Packet, difference, read_capture
+from tests.support.lab import Lab, Tcpdump
+from tests.support.lan_traffic import NEEDED, ORDINARY_FILTER, LanServers, all_kinds
+from tests.support.need import need
+
+
+@pytest.mark.root
+def test_two_sockets_see_the_same_packets_with_the_same_stamps(tmp_path: Path) -> None:
+    need("root", *NEEDED)
+    mark = b"wirepool-lab-end"
+    with Lab(["web1", "db1"], tmp_path) as lab:
+        servers = LanServers(lab["web1"])
+        first = Tcpdump(lab["db1"], "eth0", ORDINARY_FILTER, tmp_path / "first.pcap")
+        second = Tcpdump(lab["db1"], "eth0", ORDINARY_FILTER, tmp_path / "second.pcap")
+        with first, second:
+            all_kinds(lab["db1"], servers, mark=mark)
+            first.wait_for(mark)
+            second.wait_for(mark)
+    a, b = read_capture(first.path), read_capture(second.path)
+    assert a.complaint is None
+    assert (first.dropped, second.dropped) == (0, 0)
+    assert difference(a.packets, b.packets) == ""
+    ports = {
+        protocol
+        for packet in a.packets
+        for protocol in (packet.data[23:24] if packet.data[12:14] == b"\x08\0" else b"6")
+    }
+    assert {1, 6, 17} <= ports
+    assert any(packet.data[12:14] == b"\x86\xdd" for packet in a.packets)
+
+
+def test_difference_names_what_is_missing_and_what_only_has_another_stamp() -> None:
+    one = Packet(1_000, 60, 1, b"a" * 60)
+    later = Packet(1_500, 60, 1, b"a" * 60)
+    assert difference([one, one], [one, one]) == ""
+    assert "1 missing" in difference([one, one], [one])
+    assert "same bytes at +500 ns" in difference([one], [later])
