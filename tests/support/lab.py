@@ -19,50 +19,24 @@ the microseconds between them (`wire_like_veth` says what else is needed for tha
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.support import netns
+from tests.support.netns import wait_for
 from tests.support.wire_like_veth import forget_departure_time
 
-CLONE_NEWNET = 0x40000000
 SO_TIMESTAMPNS = 35
 HUB_ADDRESS = "198.18.0.1"
 
 _serial = itertools.count()
-
-
-class LabError(RuntimeError):
-    """The laboratory could not be built, or something in it did not become ready."""
-
-
-def wait_until(
-    condition: Callable[[], object], what: str, *, timeout_s: float = 30.0, every_s: float = 0.02
-) -> None:
-    """Return once `condition()` is true; LabError naming `what` after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(every_s)
-
-
-def sh(*argv: str, check: bool = True, timeout_s: float = 60.0) -> str:
-    """Run a command, return its standard output; LabError with its standard error when it fails."""
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s)
-    if check and done.returncode != 0:
-        raise LabError(
-            f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
-        )
-    return done.stdout
 
 
 def stop_process(
@@ -83,9 +57,9 @@ def stop_process(
 class Host:
     """One namespace: `eth0` on the LAN, `mgmt` towards the hub."""
 
-    def __init__(self, name: str, namespace: str, number: int, directory: Path) -> None:
+    def __init__(self, name: str, namespace: netns.Namespace, number: int, directory: Path) -> None:
         self.name = name
-        self.namespace = namespace
+        self.net = namespace
         self.address = f"10.77.0.{number}"
         self.address6 = f"fd77::{number:x}"
         self.mac = f"02:77:00:00:00:{number:02x}"
@@ -93,15 +67,9 @@ class Host:
         self.directory = directory
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def prefix(self) -> list[str]:
-        """argv in front of a command that shall run in this namespace, with this host's names for the LAN.
-
-        `ip netns exec` mounts a /sys of the namespace, which is where interfaces are listed.
-        """
-        return ["ip", "netns", "exec", self.namespace]
-
     def run(self, *argv: str, check: bool = True, timeout_s: float = 60.0) -> str:
-        return sh(*self.prefix(), *argv, check=check, timeout_s=timeout_s)
+        """Run a command in this namespace to its end; its standard output."""
+        return self.net.run(*argv, check=check, timeout_s=timeout_s).stdout
 
     def start(
         self,
@@ -114,7 +82,7 @@ class Host:
         laboratory."""
         with open(self.directory / log, "ab") as output:
             process = subprocess.Popen(
-                [*self.prefix(), *argv],
+                self.net.command(*argv),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -135,10 +103,12 @@ class Host:
 
         def listening() -> bool:
             if process is not None and process.poll() is not None:
-                raise LabError(f"the server for port {port} on {self.name} ended with {process.returncode}")
+                raise AssertionError(
+                    f"the server for port {port} on {self.name} ended with {process.returncode}"
+                )
             return bool(self.run("ss", "-Hltn", f"sport = :{port}").strip())
 
-        wait_until(listening, f"a server on port {port} of {self.name}")
+        wait_for(listening, f"a server on port {port} of {self.name}")
 
     def stop_children(self) -> None:
         for process in reversed(self._children):
@@ -169,12 +139,12 @@ class Tcpdump:
         if self.filter_text:
             argv.append(self.filter_text)
         self._process = self.host.start(*argv, log=self._log)
-        wait_until(self._listening, "tcpdump: " + self.host.log(self._log))
+        wait_for(self._listening, "tcpdump: " + self.host.log(self._log))
         return self
 
     def _listening(self) -> bool:
         if self._process.poll() is not None:
-            raise LabError("tcpdump ended: " + self.host.log(self._log))
+            raise AssertionError("tcpdump ended: " + self.host.log(self._log))
         return "listening on" in self.host.log(self._log)
 
     def __exit__(self, *_: object) -> None:
@@ -192,7 +162,7 @@ class Tcpdump:
 
     def wait_for(self, needle: bytes, *, timeout_s: float = 30.0) -> None:
         """Until bytes that were sent last are in the file."""
-        wait_until(
+        wait_for(
             lambda: needle in self.path.read_bytes(), f"{needle!r} in {self.path.name}", timeout_s=timeout_s
         )
 
@@ -201,134 +171,72 @@ class Lab:
     """Builds the namespaces on entry, removes them (and what runs in them) on exit."""
 
     def __init__(self, hosts: Sequence[str], directory: Path) -> None:
-        self.directory = directory
-        self._tag = f"wp{os.getpid()}n{next(_serial)}"
-        self.hub = self._host("hub", 1)
-        self.hosts = {name: self._host(name, 10 + i) for i, name in enumerate(hosts)}
-        self._stamping: socket.socket | None = None
-        self._created: list[str] = []
-        self._links: list[int] = []
-
-    def _host(self, name: str, number: int) -> Host:
-        directory = self.directory / f"host-{name}"
-        directory.mkdir(parents=True, exist_ok=True)
-        return Host(name, f"{self._tag}-{name}", number, directory)
+        self._names = ["hub", *hosts]
+        self._directory = directory
+        self._stack = contextlib.ExitStack()
+        self._all: dict[str, Host] = {}
 
     def __getitem__(self, name: str) -> Host:
-        return self.hosts[name]
+        return self._all[name]
+
+    @property
+    def hub(self) -> Host:
+        return self._all["hub"]
+
+    @property
+    def hosts(self) -> list[Host]:
+        """The hosts on the LAN."""
+        return [host for host in self._all.values() if host.name != "hub"]
 
     def __enter__(self) -> Lab:
-        try:
-            self._build()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        with contextlib.ExitStack() as stack:
+            self._build(stack)
+            self._stack = stack.pop_all()
         return self
-
-    def _add_namespace(self, host: Host) -> None:
-        sh("ip", "netns", "add", host.namespace)
-        self._created.append(host.namespace)
-        # No duplicate-address detection, no router solicitations: the LAN carries what the test sends and
-        # nothing else.
-        for key in ("all", "default"):
-            host.run(
-                "sysctl",
-                "-qw",
-                f"net.ipv6.conf.{key}.accept_dad=0",
-                f"net.ipv6.conf.{key}.router_solicitations=0",
-            )
-        sh("ip", "-n", host.namespace, "link", "set", "lo", "up")
-
-    def _build(self) -> None:
-        self._stamping = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._stamping.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        hub = self.hub
-        self._add_namespace(hub)
-        for bridge in ("mgmt0", "lan0"):
-            hub.run(
-                "ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"
-            )
-        hub.run("sysctl", "-qw", "net.ipv6.conf.lan0.disable_ipv6=1")
-        hub.run("ip", "addr", "add", f"{HUB_ADDRESS}/15", "dev", "mgmt0")
-        for bridge in ("mgmt0", "lan0"):
-            hub.run("ip", "link", "set", bridge, "up")
-        for host in self.hosts.values():
-            self._add_namespace(host)
-            for interface, bridge in (("mgmt", "mgmt0"), ("eth0", "lan0")):
-                port = f"{bridge[0]}{host.management_address.rsplit('.', 1)[1]}"
-                sh(
-                    "ip",
-                    "-n",
-                    hub.namespace,
-                    "link",
-                    "add",
-                    port,
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    interface,
-                    "netns",
-                    host.namespace,
-                )
-                hub.run("sysctl", "-qw", f"net.ipv6.conf.{port}.disable_ipv6=1")
-                hub.run("ip", "link", "set", port, "master", bridge, "up")
-            host.run("ip", "link", "set", "eth0", "address", host.mac)
-            host.run("ip", "addr", "add", f"{host.management_address}/15", "dev", "mgmt")
-            host.run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
-            host.run("ip", "link", "set", "mgmt", "up")
-            host.run("ip", "link", "set", "eth0", "up")
-            host.run("ip", "-6", "addr", "add", f"{host.address6}/64", "dev", "eth0", "nodad")
-        for host in self.hosts.values():
-            with self.inside(host):
-                self._links.append(forget_departure_time("eth0"))
-        for a in self.hosts.values():
-            for b in self.hosts.values():
-                if a is not b:
-                    a.run("ping", "-q", "-c", "1", "-W", "5", b.address)
-                    a.run("ping", "-q", "-c", "1", "-W", "5", b.address6)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for host in (*self.hosts.values(), self.hub):
-            host.stop_children()
-        for namespace in reversed(self._created):
-            # What a test left behind in a namespace of ours would keep it alive: these processes are ours
-            # too.
-            for pid in sh("ip", "netns", "pids", namespace, check=False).split():
-                if int(pid) != os.getpid():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
-            sh("ip", "netns", "del", namespace, check=False)
-        self._created.clear()
-        for link in self._links:
-            os.close(link)
-        self._links.clear()
-        if self._stamping is not None:
-            self._stamping.close()
-            self._stamping = None
+        self._stack.close()
 
-    @contextlib.contextmanager
-    def inside(self, host: Host) -> Iterator[None]:
-        """The calling thread, and every thread and process it starts from here on, is in the host's
-        namespace."""
-        libc = ctypes.CDLL(None, use_errno=True)
+    def _build(self, stack: contextlib.ExitStack) -> None:
+        stamping = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        stamping.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        for name in self._names:
+            number = 1 if name == "hub" else 9 + len(self._all)
+            directory = self._directory / f"host-{name}"
+            directory.mkdir(parents=True, exist_ok=True)
+            host = Host(name, stack.enter_context(netns.namespace(name)), number, directory)
+            stack.callback(host.stop_children)
+            self._all[name] = host
+        for bridge in ("mgmt0", "lan0"):
+            self.hub.run(
+                "ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"
+            )
+            self.hub.run("ip", "link", "set", bridge, "up")
+        self.hub.run("ip", "addr", "add", f"{HUB_ADDRESS}/15", "dev", "mgmt0")
+        for host in self.hosts:
+            self._connect(host)
+            with host.net.inside():
+                stack.callback(os.close, forget_departure_time("eth0"))
+        for a in self.hosts:  # neighbours known before a capture begins
+            for b in self.hosts:
+                if a is not b:
+                    a.run("ping", "-q", "-c", "1", "-W", "5", b.address)
+                    a.run("ping", "-q", "-c", "1", "-W", "5", b.address6)
 
-        def enter(fd: int) -> None:
-            if libc.setns(fd, CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), f"setns into {host.namespace}")
-
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            there = os.open(f"/run/netns/{host.namespace}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                enter(there)
-            finally:
-                os.close(there)
-            try:
-                yield
-            finally:
-                enter(home)
-        finally:
-            os.close(home)
+    def _connect(self, host: Host) -> None:
+        for interface, bridge in (("mgmt", "mgmt0"), ("eth0", "lan0")):
+            port = f"{bridge[0]}{host.management_address.rsplit('.', 1)[1]}"
+            peer = ("peer", "name", interface, "netns", host.net.name)
+            self.hub.run("ip", "link", "add", port, "type", "veth", *peer)
+            self.hub.run("ip", "link", "set", port, "master", bridge, "up")
+        host.run("ip", "link", "set", "eth0", "address", host.mac)
+        host.run("ip", "addr", "add", f"{host.management_address}/15", "dev", "mgmt")
+        host.run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0")
+        host.run(
+            "sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0", "net.ipv6.conf.eth0.router_solicitations=0"
+        )
+        host.run("ip", "link", "set", "mgmt", "up")
+        host.run("ip", "link", "set", "eth0", "up")
+        host.run("ip", "-6", "addr", "add", f"{host.address6}/64", "dev", "eth0", "nodad")

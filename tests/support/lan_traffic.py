@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import sys
 
-from tests.support.lab import Host, wait_until
+from tests.support.lab import Host
+from tests.support.netns import wait_for
 
 HTTP_PORT, TLS_PORT, DNS_PORT = 8080, 8443, 53
 DOMAIN = "lab.test"
@@ -138,7 +139,7 @@ def settle(*hosts: Host) -> None:
             host.run("ss", "-Htan", "state", "connected", "exclude", "time-wait").strip() for host in hosts
         )
 
-    wait_until(quiet, "the connections to close")
+    wait_for(quiet, "the connections to close")
 
 
 def sentinel(client: Host, server: Host, mark: bytes) -> None:
