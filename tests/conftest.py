@@ -1,7 +1,7 @@
 """What all tests share: captures to replay, namespaces of dead runs swept, and no process left behind.
 
 The session makes itself the reaper of orphans (PR_SET_CHILD_SUBREAPER): whatever a test started, however
-indirectly, is a child of this process in the end, so that nothing can hide from the check at the session's end.
+indirectly, is a child of this process in the end, so that nothing can hide from the check when all is over.
 """
 
 from __future__ import annotations
