@@ -1,12 +1,13 @@
 """`wirepool-hub VERB`, and `./wirepool VERB` in a checkout: one verb per module of `hub.commands`.
 
-A module there is a verb: `hub/commands/viewer.py` is `viewer`, `import_.py` (the name is a keyword) is `import`. It has
+A module there is a verb: `hub/commands/viewer.py` is `viewer`, `import_.py` (since `import` is a keyword) is
+`import`. It has
 
     add_arguments(parser)   its options
     run(args) -> int        its exit status: 0 done, 1 refused or failed, 2 asked for wrongly
 
-and the first line of its docstring is its line in `--help`. Only the verb that was asked for is imported, since some
-of them bring in the whole web application.
+and the first line of its docstring is its line in `--help`. Only the verb that was asked for is imported, since
+some of them bring in the whole web application.
 """
 
 from __future__ import annotations
