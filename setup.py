@@ -1,6 +1,7 @@
 """What TOML cannot say: the two C extensions, against the limited API (one abi3 wheel for 3.11 and later)."""
 
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup  # type: ignore[import-untyped]
 
