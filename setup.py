@@ -11,7 +11,14 @@ LIMITED_API: list[tuple[str, str | None]] = [("Py_LIMITED_API", "0x030B0000")]
 
 def extension(name: str, source: str) -> Extension:
     """One C file to one module that every later Python loads."""
-    return Extension(name, [source], extra_compile_args=FLAGS, define_macros=LIMITED_API, py_limited_api=True)
+    return Extension(
+        name,
+        [source],
+        depends=[str(path) for path in sorted(Path(source).parent.glob("*.h"))],
+        extra_compile_args=FLAGS,
+        define_macros=LIMITED_API,
+        py_limited_api=True,
+    )
 
 
 extensions = [extension("wire._columns", "wire/_columns.c")]

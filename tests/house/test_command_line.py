@@ -1,5 +1,6 @@
 """The command teaches: every verb is listed and explains itself; the script runs from anywhere and through links."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,13 @@ VERBS = sorted(cli.verbs())
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
