@@ -1,12 +1,43 @@
-"""Who is there. (Signatures first; the verdicts follow.)"""
+"""Who is there: verified heartbeats and reports, the server's connect events, and the verdict in words.
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+Heartbeats and reports count only when the agent's registered key signed them for that purpose; the subject's name
+proves nothing (a PubAck can be made to land there). Client names inside the server's events are untrusted text: an
+agent is known by its user's public key alone.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, TypeVar
 
-if TYPE_CHECKING:
-    from wire.report import Heartbeat, Report
+import orjson
+from nats.aio.msg import Msg
+
+from hub.bus import Bus
+from hub.control import Control, ControlError
+from hub.registry import AgentRecord, Registry, UnknownError
+from hub.sessions import SessionControl
+from hub.sighting import Sighting
+from hub.words import bytes_text, duration_text
+from wire.control import Domain, unseal
+from wire.errors import WireError
+from wire.report import Heartbeat, Report
+from wire.strict_cbor import dumps_map, loads_map
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+SAVE_S = 5.0
+CLOCK_WARNING_NS = 2_000_000_000
+MAX_BODY_BYTES = 256 * 1024
+
+T = TypeVar("T")
+
+HeartbeatListener = Callable[[Heartbeat, int], None]
+"""(heartbeat, received_ns): called in the event loop for each verified heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +47,15 @@ class AgentStatus:
     id: str
     label: str
     state: Literal["online", "offline", "never", "disabled", "unknown"]
-    """`unknown`: the hub itself has no connection to the server, so it can't tell."""
+    """`unknown`: the hub itself has no connection to the server, or has just started, so it can't tell yet."""
     reason: str
     """The state in words for people: "online", "offline 3 min, 42 MB spooled", "never seen", "disabled: …"."""
     since_ns: int | None
     """When the present state began (UTC)."""
     warnings: tuple[str, ...]
     """E.g. "clock not synchronised", "spool 91 % full", "two connections use this agent's credentials"."""
-    report: "Report | None"
-    heartbeat: "Heartbeat | None"
+    report: Report | None
+    heartbeat: Heartbeat | None
     heartbeat_age_s: float | None
     spool_bytes: int
     packets_per_second: float
@@ -43,26 +74,366 @@ class Changes:
     Bounded by nature: however slow the reader, what waits is one set of ids.
     """
 
+    def __init__(self) -> None:
+        self._agents: set[str] = set()
+        self._some = asyncio.Event()
+
+    def add(self, agent: str) -> None:
+        """Note a change."""
+        self._agents.add(agent)
+        self._some.set()
+
     def __aiter__(self) -> AsyncIterator[frozenset[str]]:
-        raise NotImplementedError
+        return self
+
+    async def __anext__(self) -> frozenset[str]:
+        await self._some.wait()
+        self._some.clear()
+        agents, self._agents = frozenset(self._agents), set()
+        return agents
+
+
+class _Known:
+    """What is held in memory per agent."""
+
+    def __init__(self, record: AgentRecord, now_s: float) -> None:
+        self.record = record
+        self.sighting = Sighting(now_s, seen_before=record.heartbeat_ns is not None)
+        self.report = _stored(record.report, Report.from_map)
+        self.heartbeat = _stored(record.heartbeat, Heartbeat.from_map)
+        self.heartbeat_ns = record.heartbeat_ns
+        self.clock_difference_ns: int | None = None
+        self.state = ""
+        self.since_ns: int | None = record.heartbeat_ns
+        self.rejected = 0
 
 
 class Presence:
     """Verifies heartbeats and reports, follows the server's connect events, keeps the verdict per agent."""
 
+    def __init__(
+        self,
+        registry: Registry,
+        bus: Bus,
+        *,
+        system_bus: Bus | None = None,
+        account: str | None = None,
+        sessions: SessionControl | None = None,
+        control: Control | None = None,
+    ) -> None:
+        """system_bus, account: the $SYS connection and the account's public key; without them a killed agent is
+        noticed by silence only. control: to ask a silent agent before calling it offline."""
+        self._registry = registry
+        self._bus = bus
+        self._system_bus = system_bus
+        self._account = account
+        self._sessions = sessions or SessionControl(registry)
+        self._control = control
+        self._known: dict[str, _Known] = {}
+        self._by_user: dict[str, str] = {}
+        self._subscribers: set[Changes] = set()
+        self._listeners: list[HeartbeatListener] = []
+        self._unsaved: dict[str, tuple[bytes, int]] = {}
+        self._configuration = -1
+        self.rejected = 0
+        """Messages on hb.* and rep.* that failed verification."""
+        self._load()
+
+    def on_heartbeat(self, listener: HeartbeatListener) -> None:
+        """Have every verified heartbeat passed on (the ledger keeps its books)."""
+        self._listeners.append(listener)
+
     async def run(self) -> None:
         """Work until cancelled."""
-        raise NotImplementedError
+        self._bus.on_change(self._bus_changed)
+        subscriptions = [
+            await self._bus.subscribe("hb.*", self._on_heartbeat, max_messages=50_000),
+            await self._bus.subscribe("rep.*", self._on_report, max_messages=20_000),
+        ]
+        if self._system_bus is not None and self._account:
+            for event in ("CONNECT", "DISCONNECT"):
+                subject = f"$SYS.ACCOUNT.{self._account}.{event}"
+                subscriptions.append(await self._system_bus.subscribe(subject, self._on_system_event))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._save_regularly())
+                while True:
+                    if self._registry.configuration_version() != self._configuration:
+                        self._load()
+                    now_s = time.monotonic()
+                    for agent, known in self._known.items():
+                        self._judge(agent, known, now_s)
+                        if (
+                            self._control is not None
+                            and self._bus.connected
+                            and known.sighting.wants_probe(now_s)
+                        ):
+                            tasks.create_task(self._probe(agent, known))
+                    await asyncio.sleep(TICK_S)
+        finally:
+            for subscription in subscriptions:
+                await subscription.close()
+
+    # What comes in
+
+    async def _on_heartbeat(self, message: Msg) -> None:
+        known = self._known.get(message.subject.removeprefix("hb."))
+        if known is None or not known.record.enabled:
+            self.rejected += 1
+            return
+        received_ns = time.time_ns()
+        try:
+            envelope = unseal(
+                message.data,
+                Domain.HEARTBEAT,
+                public=known.record.signing_public,
+                agent=known.record.id,
+                now_ns=None,  # a wrong clock is shown, not punished; freshness is the sequence
+            )
+            heartbeat = Heartbeat.from_map(envelope.body)
+        except WireError as error:
+            self._reject(known, "heartbeat", error)
+            return
+        if heartbeat.agent != known.record.id or not known.sighting.heartbeat(
+            heartbeat.boot, heartbeat.sequence, time.monotonic()
+        ):
+            self.rejected += 1
+            return
+        known.heartbeat, known.heartbeat_ns = heartbeat, received_ns
+        known.clock_difference_ns = heartbeat.sent_ns - received_ns
+        self._unsaved[known.record.id] = (dumps_map(envelope.body), received_ns)
+        for listener in self._listeners:
+            listener(heartbeat, received_ns)
+        self._judge(known.record.id, known, time.monotonic())
+        self._changed(known.record.id)
+
+    async def _on_report(self, message: Msg) -> None:
+        known = self._known.get(message.subject.removeprefix("rep."))
+        if known is None or not known.record.enabled:
+            self.rejected += 1
+            return
+        received_ns = time.time_ns()
+        try:
+            envelope = unseal(
+                message.data,
+                Domain.REPORT,
+                public=known.record.signing_public,
+                agent=known.record.id,
+                now_ns=None,
+            )
+            report = Report.from_map(envelope.body)
+        except WireError as error:
+            self._reject(known, "report", error)
+            return
+        old = known.report
+        if report.agent != known.record.id or (
+            old is not None and old.boot == report.boot and old.report_revision > report.report_revision
+        ):
+            self.rejected += 1
+            return
+        known.report = report
+        known.sighting.life(time.monotonic())
+        self._registry.agents.save_report(known.record.id, dumps_map(envelope.body), received_ns)
+        self._sessions.apply_report(known.record.id, report, received_ns)
+        self._judge(known.record.id, known, time.monotonic())
+        self._changed(known.record.id)
+
+    async def _on_system_event(self, message: Msg) -> None:
+        try:
+            event: dict[str, Any] = orjson.loads(message.data)
+            client = event["client"]
+            agent = self._by_user.get(str(client.get("user") or client.get("nkey") or ""))
+            connection = f"{event['server']['id']}:{client['id']}"
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            self.rejected += 1
+            return
+        if agent is None:
+            return
+        sighting = self._known[agent].sighting
+        if message.subject.endswith(".DISCONNECT"):
+            sighting.disconnected(connection, str(event.get("reason", ""))[:100], time.monotonic())
+        else:
+            sighting.connected(connection, str(client.get("host", ""))[:64])
+            self._changed(agent)
+
+    def saw_batch(self, agent: str, *, age_s: float = 0.0) -> None:
+        """A verified batch of this agent reached the archive `age_s` ago: a sign of life of a busy agent."""
+        known = self._known.get(agent)
+        if known is not None and age_s < 2.0:
+            known.sighting.life(time.monotonic())
+
+    def _reject(self, known: _Known, what: str, error: WireError) -> None:
+        self.rejected += 1
+        known.rejected += 1
+        if known.rejected == 1:
+            log.warning("a %s in the name of agent %s was refused: %s", what, known.record.id, error)
+
+    async def _probe(self, agent: str, known: _Known) -> None:
+        assert self._control is not None
+        with suppress(ControlError, UnknownError):
+            await self._control.ping(agent, timeout_s=4.0)
+            known.sighting.life(time.monotonic())
+
+    def _bus_changed(self, connected: bool) -> None:
+        now_s = time.monotonic()
+        for agent, known in self._known.items():
+            known.sighting.forget_connections()
+            if connected:
+                known.sighting.resume(now_s)
+            self._judge(agent, known, now_s)
+
+    # The verdict
 
     def status(self, agent: str) -> AgentStatus:
         """One agent's status; UnknownError without such an agent."""
-        raise NotImplementedError
+        known = self._known.get(agent)
+        if known is None:
+            self._load()
+            known = self._known.get(agent)
+        if known is None:
+            raise UnknownError(f"there is no agent {agent!r}")
+        return self._status(known, time.monotonic(), time.time_ns())
 
     def all(self) -> list[AgentStatus]:
         """Every enrolled agent's status, by id."""
-        raise NotImplementedError
+        now_s, now_ns = time.monotonic(), time.time_ns()
+        return [self._status(self._known[agent], now_s, now_ns) for agent in sorted(self._known)]
 
     @contextmanager
     def changes(self) -> Iterator[Changes]:
         """Subscribe for the time of the `with` block. A change of a session's reported state counts as well."""
-        raise NotImplementedError
+        subscription = Changes()
+        self._subscribers.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscribers.discard(subscription)
+
+    def _changed(self, agent: str) -> None:
+        for subscription in self._subscribers:
+            subscription.add(agent)
+
+    def _judge(self, agent: str, known: _Known, now_s: float) -> None:
+        state = self._state(known, now_s)
+        if state == known.state:
+            return
+        first, known.state = known.state == "", state
+        if not (first and state in ("unknown", "never", "disabled")):
+            known.since_ns = time.time_ns()
+            if state == "offline" and known.heartbeat_ns is not None:
+                known.since_ns = known.heartbeat_ns  # absent since it was last heard, not since we noticed
+            log.info("agent %s is %s", agent, state)
+        self._changed(agent)
+
+    def _state(self, known: _Known, now_s: float) -> str:
+        if not known.record.enabled:
+            return "disabled"
+        state = known.sighting.state(now_s)
+        return "unknown" if not self._bus.connected and state != "never" else state
+
+    def _status(self, known: _Known, now_s: float, now_ns: int) -> AgentStatus:
+        state: Any = self._state(known, now_s)
+        heartbeat = known.heartbeat
+        spool = heartbeat.spool_bytes if heartbeat else 0
+        beats = list(heartbeat.sessions.values()) if heartbeat and state == "online" else []
+        return AgentStatus(
+            id=known.record.id,
+            label=known.record.label,
+            state=state,
+            reason=self._reason(known, state, spool, now_ns),
+            since_ns=known.since_ns,
+            warnings=self._warnings(known, state, now_ns),
+            report=known.report,
+            heartbeat=heartbeat,
+            heartbeat_age_s=None
+            if known.heartbeat_ns is None
+            else max(0.0, (now_ns - known.heartbeat_ns) / 1e9),
+            spool_bytes=spool,
+            packets_per_second=sum(beat.packets_per_second for beat in beats),
+            bits_per_second=sum(beat.bits_per_second for beat in beats),
+            credentials_expire_ns=known.record.jwt_expires_ns,
+        )
+
+    def _reason(self, known: _Known, state: str, spool: int, now_ns: int) -> str:
+        if state == "disabled":
+            return f"disabled: {known.record.disabled_reason}" if known.record.disabled_reason else "disabled"
+        if state == "never":
+            return "never seen"
+        if state == "unknown":
+            if not self._bus.connected:
+                return "unknown: the hub has no connection to the NATS server"
+            return "waiting for its first heartbeat since the hub started"
+        if state == "online":
+            return "online"
+        words = "offline"
+        if known.heartbeat_ns is not None:
+            words += f" {duration_text((now_ns - known.heartbeat_ns) / 1e9)}"
+        if spool:
+            words += f", {bytes_text(spool)} spooled"
+        if known.sighting.disconnected_s is not None and known.sighting.disconnect_reason:
+            words += f" ({known.sighting.disconnect_reason})"
+        return words
+
+    def _warnings(self, known: _Known, state: str, now_ns: int) -> tuple[str, ...]:
+        warnings = []
+        heartbeat = known.heartbeat
+        if state == "online" and heartbeat is not None:
+            if heartbeat.clock.state == "unsynchronized":
+                warnings.append("clock not synchronised")
+            difference = known.clock_difference_ns
+            if difference is not None and abs(difference) > CLOCK_WARNING_NS:
+                side = "ahead of" if difference > 0 else "behind"
+                warnings.append(f"clock {duration_text(abs(difference) / 1e9)} {side} the hub's")
+            if (
+                heartbeat.spool_limit_bytes
+                and heartbeat.spool_bytes * 100 >= heartbeat.spool_limit_bytes * 75
+            ):
+                warnings.append(f"spool {heartbeat.spool_bytes * 100 // heartbeat.spool_limit_bytes} % full")
+        if len(known.sighting.connections) > 1:
+            addresses = ", ".join(sorted(set(known.sighting.connections.values())))
+            count = len(known.sighting.connections)
+            warnings.append(f"{count} connections use this agent's credentials ({addresses})")
+        expires = known.record.jwt_expires_ns
+        if expires is not None and expires - now_ns < 14 * 86400 * 10**9:
+            left = (expires - now_ns) / 1e9
+            warnings.append(
+                "credentials have expired" if left <= 0 else f"credentials end in {duration_text(left)}"
+            )
+        if known.rejected:
+            warnings.append(f"{known.rejected} messages in its name were refused")
+        return tuple(warnings)
+
+    # The registry
+
+    def _load(self) -> None:
+        self._configuration = self._registry.configuration_version()
+        records = {record.id: record for record in self._registry.agents.all()}
+        for agent in self._known.keys() - records.keys():
+            del self._known[agent]
+        for agent, record in records.items():
+            known = self._known.get(agent)
+            if known is None:
+                self._known[agent] = _Known(record, time.monotonic())
+                self._changed(agent)
+            elif known.record != record:
+                changed = (known.record.enabled, known.record.label) != (record.enabled, record.label)
+                known.record = record
+                if changed:
+                    self._changed(agent)
+        self._by_user = {record.user_public: record.id for record in records.values()}
+
+    async def _save_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_S)
+            unsaved, self._unsaved = self._unsaved, {}
+            if unsaved:
+                await asyncio.to_thread(self._registry.agents.save_heartbeats, unsaved)
+
+
+def _stored(body: bytes | None, read: Callable[[dict[str, Any]], T]) -> T | None:
+    if body is None:
+        return None
+    try:
+        return read(loads_map(body, max_bytes=MAX_BODY_BYTES, max_depth=8, max_items=32768))
+    except WireError:
+        return None  # written by another version: it will be told again

@@ -17,7 +17,7 @@ import cbor2
 
 from hub.registry import ConflictError, Registry, SessionRecord
 from wire.names import new_session_id
-from wire.session import SessionSpec
+from wire.session import MAX_SESSIONS, MAX_SNAPLEN, Replay, SessionSpec
 
 if TYPE_CHECKING:
     from wire.report import Report
@@ -46,22 +46,24 @@ class SessionControl:
         interface: str,
         *,
         filter: str = "",
-        snaplen: int = 262144,
+        snaplen: int = MAX_SNAPLEN,
         promiscuous: bool = False,
         source: Literal["ring", "replay"] = "ring",
         overflow: Literal["drop_oldest", "drop_newest", "stop"] = "drop_oldest",
-        max_duration_s: int | None = None,
+        max_duration_s: float | None = None,
         max_bytes: int | None = None,
         max_packets: int | None = None,
         retention_s: int | None = None,
         retention_bytes: int | None = None,
         exclude_own_traffic: bool = True,
-        replay: dict[str, object] | None = None,
+        replay: Replay | None = None,
         user: str,
     ) -> str:
         """Record a session that the agent shall run and return its id."""
         if not self._registry.agents.require(agent).enabled:
             raise ConflictError(f"agent {agent!r} is disabled: enable it before it can capture")
+        if len(self._registry.sessions.all(agent=agent, active_only=True)) >= MAX_SESSIONS:
+            raise ConflictError(f"agent {agent!r} has {MAX_SESSIONS} sessions already: stop one first")
         spec = SessionSpec(
             id=new_session_id(),
             state="running",

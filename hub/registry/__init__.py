@@ -10,7 +10,7 @@ from hub.registry.connection import Database
 from hub.registry.errors import ConflictError, RegistryError, UnknownError
 from hub.registry.quarantine import Quarantine, QuarantineEntry
 from hub.registry.sessions import SessionRecord, Sessions
-from hub.registry.users import Users, UserRecord, WebSession
+from hub.registry.users import UserRecord, Users, WebSession
 
 __all__ = [
     "AgentKey",

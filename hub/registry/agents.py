@@ -78,7 +78,16 @@ class Agents:
                 db.execute(
                     """INSERT INTO agents(id, label, user_public, signing_public, enrolled_ns, user_jwt,
                        jwt_issued_ns, jwt_expires_ns) VALUES(?, ?, ?, ?, ?, ?, ?, ?)""",
-                    (agent, label[:255], user_public, signing_public, now_ns, user_jwt, jwt_issued_ns, jwt_expires_ns),
+                    (
+                        agent,
+                        label[:255],
+                        user_public,
+                        signing_public,
+                        now_ns,
+                        user_jwt,
+                        jwt_issued_ns,
+                        jwt_expires_ns,
+                    ),
                 )
                 db.execute(
                     "INSERT INTO agent_keys VALUES(?, ?, ?, ?, NULL, ?)",
@@ -219,7 +228,8 @@ class Viewers:
         """Mark a viewer revoked and return it (its user_public goes into the account's revocations)."""
         with self._db.transaction() as db:
             db.execute(
-                "UPDATE viewers SET revoked_ns = ? WHERE name = ? AND revoked_ns IS NULL", (time.time_ns(), name)
+                "UPDATE viewers SET revoked_ns = ? WHERE name = ? AND revoked_ns IS NULL",
+                (time.time_ns(), name),
             )
         record = self.get(name)
         if record is None:

@@ -99,7 +99,9 @@ class Database:
 
     def counters(self) -> dict[str, int]:
         """All lasting counters."""
-        return {row["name"]: row["value"] for row in self.connection.execute("SELECT name, value FROM counters")}
+        return {
+            row["name"]: row["value"] for row in self.connection.execute("SELECT name, value FROM counters")
+        }
 
     def close(self) -> None:
         """Close every thread's connection. No other thread may be inside a call."""

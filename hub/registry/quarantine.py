@@ -80,7 +80,9 @@ class Quarantine:
             db.execute("DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - ?", (MAX_ROWS,))
             return True
 
-    def all(self, *, session: str | None = None, agent: str | None = None, limit: int = 200) -> list[QuarantineEntry]:
+    def all(
+        self, *, session: str | None = None, agent: str | None = None, limit: int = 200
+    ) -> list[QuarantineEntry]:
         """The newest entries first, of one session or agent if given."""
         rows = self._db.connection.execute(
             """SELECT * FROM quarantine WHERE (?1 IS NULL OR session = ?1) AND (?2 IS NULL OR agent = ?2)

@@ -53,7 +53,14 @@ class Sessions:
                 db.execute(
                     """INSERT INTO sessions(id, agent, spec, created_ns, changed_ns, requested_by)
                        VALUES(?, ?, ?, ?, ?, ?)""",
-                    (spec.id, agent, cbor2.dumps(spec.to_map()), spec.created_ns, time.time_ns(), spec.requested_by),
+                    (
+                        spec.id,
+                        agent,
+                        cbor2.dumps(spec.to_map()),
+                        spec.created_ns,
+                        time.time_ns(),
+                        spec.requested_by,
+                    ),
                 )
             except sqlite3.IntegrityError:
                 raise ConflictError(f"there is already a session {spec.id}") from None
@@ -113,7 +120,9 @@ class Sessions:
     def end(self, session: str, now_ns: int) -> None:
         """Mark the session ended, once."""
         with self._db.transaction() as db:
-            db.execute("UPDATE sessions SET ended_ns = ? WHERE id = ? AND ended_ns IS NULL", (now_ns, session))
+            db.execute(
+                "UPDATE sessions SET ended_ns = ? WHERE id = ? AND ended_ns IS NULL", (now_ns, session)
+            )
 
 
 def _session(row: sqlite3.Row) -> SessionRecord:

@@ -52,7 +52,8 @@ class Users:
         try:
             with self._db.transaction() as db:
                 db.execute(
-                    "INSERT INTO users VALUES(?, ?, ?, ?, ?)", (name, password_hash, must_change, now_ns, now_ns)
+                    "INSERT INTO users VALUES(?, ?, ?, ?, ?)",
+                    (name, password_hash, must_change, now_ns, now_ns),
                 )
         except sqlite3.IntegrityError:
             raise ConflictError(f"there is already a user {name!r}") from None
