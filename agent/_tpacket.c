@@ -1,0 +1,517 @@
+/* The capture kernels: packets out of a TPACKET_V3 ring, or out of columns read from a file, into a batch's columns.
+ *
+ * One call moves one batch with the GIL released. This file knows nothing of sockets' options, interfaces or sessions:
+ * it gets a mapping, descriptors to poll and buffers to fill, and trusts none of the numbers it finds in a mapping or
+ * in a filter program. Layout of a ring: linux/if_packet.h, Documentation/networking/packet_mmap.rst.
+ * Columns (little endian, like every host that Linux' eBPF tools support here): u64 timestamp_ns, u32 captured_bytes,
+ * u32 original_bytes, u16 flags (wire/batch.py), and the packets end to end.
+ */
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <errno.h>
+#include <linux/if_packet.h>
+#include <poll.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "_cbpf.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the columns are little endian: this kernel needs byte swapping on a big-endian host"
+#endif
+
+/* The flags column, as wire/batch.py has it; a test compares. */
+enum {
+    FLAG_IN = 1, FLAG_OUT = 2, /* epb_flags, bits 0-1 */
+    FLAG_UNICAST = 1 << 2, FLAG_MULTICAST = 2 << 2, FLAG_BROADCAST = 3 << 2, FLAG_PROMISCUOUS = 4 << 2,
+    FLAG_VLAN_REINSERTED = 1 << 5, FLAG_TRUNCATED = 1 << 6, FLAG_CHECKSUM_NOT_READY = 1 << 7,
+    FLAG_SWAP_INTERVAL = 1 << 9, FLAG_CHECKSUM_VALID = 1 << 10
+};
+enum { END_FULL, END_TIME, END_WOKEN, END_EPOCH, END_ERROR }; /* why read() returned */
+enum { EPOCHS = 16, OWN_ENTRY_BYTES = 20, TAG_AT = 12, TAG_BYTES = 4 };
+
+static inline uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+static int64_t monotonic_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ---------------------------------------------------------------- columns */
+
+typedef struct {
+    Py_buffer timestamp_ns, captured, original, flags, data;
+    Py_ssize_t packets, bytes; /* input: present; output: filled so far */
+    Py_ssize_t capacity;       /* output: packets that fit */
+} Columns;
+
+static void columns_release(Columns *c) {
+    Py_buffer *all[] = {&c->timestamp_ns, &c->captured, &c->original, &c->flags, &c->data};
+    for (int i = 0; i < 5; i++)
+        if (all[i]->obj) PyBuffer_Release(all[i]);
+}
+
+/* The buffers of a 5-tuple. Readable ones must agree on a number of packets, writable ones hold the least of them. */
+static int columns_from(Columns *c, PyObject *tuple, int writable) {
+    static const Py_ssize_t width[] = {8, 4, 4, 2, 1};
+    Py_buffer *all[] = {&c->timestamp_ns, &c->captured, &c->original, &c->flags, &c->data};
+    memset(c, 0, sizeof *c);
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != 5) {
+        PyErr_SetString(PyExc_TypeError, "columns are a tuple of five buffers");
+        return -1;
+    }
+    Py_ssize_t packets = PY_SSIZE_T_MAX;
+    int equal = 1;
+    for (int i = 0; i < 5; i++) {
+        if (PyObject_GetBuffer(PyTuple_GetItem(tuple, i), all[i], writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) {
+            columns_release(c);
+            return -1;
+        }
+        if (i == 4) break;
+        Py_ssize_t n = all[i]->len / width[i];
+        equal &= (i == 0 || n == packets) && all[i]->len % width[i] == 0;
+        if (n < packets) packets = n;
+    }
+    if (!writable && !equal) {
+        PyErr_SetString(PyExc_ValueError, "the columns differ in their number of packets");
+        columns_release(c);
+        return -1;
+    }
+    c->capacity = packets;
+    if (!writable) c->packets = packets, c->bytes = c->data.len;
+    return 0;
+}
+
+#define COLUMN(c, name, type) ((type *)(c)->name.buf)
+
+/* memcpy because a caller's buffer may start at any address. */
+static inline void put_numbers(Columns *c, uint64_t timestamp_ns, uint32_t captured, uint32_t original, uint16_t flags) {
+    Py_ssize_t n = c->packets++;
+    if (captured < original) flags |= FLAG_TRUNCATED;
+    memcpy((uint8_t *)c->timestamp_ns.buf + 8 * n, &timestamp_ns, 8);
+    memcpy((uint8_t *)c->captured.buf + 4 * n, &captured, 4);
+    memcpy((uint8_t *)c->original.buf + 4 * n, &original, 4);
+    memcpy((uint8_t *)c->flags.buf + 2 * n, &flags, 2);
+    c->bytes += captured;
+}
+
+static inline int is_full(const Columns *c, uint32_t next_bytes) {
+    return c->packets == c->capacity || (c->packets && (Py_ssize_t)next_bytes > c->data.len - c->bytes);
+}
+
+/* ---------------------------------------------------------------- own traffic */
+
+/* Is this TCP or UDP between somebody and one of `entries` (version 4 or 6, 0, port, 16 bytes of address)? Looks behind
+ * one VLAN tag that is still in the frame. Later fragments and IPv6 extension headers carry no ports here: not matched. */
+static int is_own(const uint8_t *frame, uint32_t bytes, int ethernet, const uint8_t *entries, Py_ssize_t count) {
+    uint32_t at = 0, transport, address_bytes;
+    if (ethernet) {
+        if (bytes < 14) return 0;
+        uint32_t type = be16(frame + 12);
+        at = 14;
+        if (type == 0x8100 || type == 0x88a8) {
+            if (bytes < 18) return 0;
+            type = be16(frame + 16);
+            at = 18;
+        }
+        if (type != 0x0800 && type != 0x86dd) return 0;
+    }
+    if (bytes < at + 20) return 0;
+    const uint8_t *ip = frame + at, *source;
+    uint8_t version = ip[0] >> 4, protocol;
+    if (version == 4) {
+        if (be16(ip + 6) & 0x1fff) return 0;
+        protocol = ip[9], source = ip + 12, address_bytes = 4, transport = at + 4u * (ip[0] & 15);
+        if (transport < at + 20) return 0;
+    } else if (version == 6) {
+        protocol = ip[6], source = ip + 8, address_bytes = 16, transport = at + 40;
+    } else {
+        return 0;
+    }
+    if ((protocol != 6 && protocol != 17) || bytes < transport + 4) return 0;
+    const uint8_t *ports = frame + transport;
+    for (; count > 0; count--, entries += OWN_ENTRY_BYTES) {
+        if (entries[0] != version) continue;
+        if (!memcmp(ports, entries + 2, 2) && !memcmp(source, entries + 4, address_bytes)) return 1;
+        if (!memcmp(ports + 2, entries + 2, 2) && !memcmp(source + address_bytes, entries + 4, address_bytes)) return 1;
+    }
+    return 0;
+}
+
+/* ---------------------------------------------------------------- recorded packets */
+
+/* A program as Python bytes, validated; the copy is the caller's to free. */
+static struct sock_filter *filter_from(const Py_buffer *bytes) {
+    Py_ssize_t n = bytes->len / (Py_ssize_t)sizeof(struct sock_filter);
+    struct sock_filter *f = PyMem_Malloc(bytes->len ? bytes->len : 1);
+    if (!f) return (struct sock_filter *)PyErr_NoMemory();
+    memcpy(f, bytes->buf, bytes->len);
+    if (bytes->len % sizeof(struct sock_filter) || !filter_valid(f, n)) {
+        PyMem_Free(f);
+        PyErr_SetString(PyExc_ValueError, "not a valid classic BPF program");
+        return NULL;
+    }
+    return f;
+}
+
+static PyObject *run_filter(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_buffer program, packet;
+    unsigned int original, type;
+    long long tag;
+    if (!PyArg_ParseTuple(args, "y*y*IIL", &program, &packet, &original, &type, &tag)) return NULL;
+    PyObject *result = NULL;
+    struct sock_filter *f = filter_from(&program);
+    if (f) {
+        Frame frame = {packet.buf, (uint32_t)packet.len, original, type, tag};
+        result = PyLong_FromUnsignedLong(filter_run(f, &frame));
+        PyMem_Free(f);
+    }
+    PyBuffer_Release(&program);
+    PyBuffer_Release(&packet);
+    return result;
+}
+
+/* copy_packets(program, snaplen, source, index, offset, until_ns, most, target)
+ *     -> (index, offset, packets, data_bytes, filtered) */
+static PyObject *copy_packets(PyObject *module, PyObject *args) {
+    (void)module;
+    Py_buffer program;
+    PyObject *source, *target;
+    unsigned int snaplen;
+    unsigned long long until_ns;
+    Py_ssize_t index, offset, most;
+    if (!PyArg_ParseTuple(args, "y*IOnnKnO", &program, &snaplen, &source, &index, &offset, &until_ns, &most, &target)) return NULL;
+    Columns in, out;
+    PyObject *result = NULL;
+    struct sock_filter *f = filter_from(&program);
+    PyBuffer_Release(&program);
+    if (!f) return NULL;
+    if (columns_from(&in, source, 0) < 0) goto done;
+    if (columns_from(&out, target, 1) < 0) { columns_release(&in); goto done; }
+    if (index < 0 || index > in.packets || offset < 0 || offset > in.bytes) {
+        PyErr_SetString(PyExc_ValueError, "the position lies outside the columns");
+        goto release;
+    }
+    unsigned long long filtered = 0;
+    int overrun = 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (; index < in.packets && most > 0; index++, most--) {
+        uint64_t timestamp_ns;
+        uint32_t captured, original;
+        uint16_t flags;
+        memcpy(&timestamp_ns, (uint8_t *)in.timestamp_ns.buf + 8 * index, 8);
+        memcpy(&captured, (uint8_t *)in.captured.buf + 4 * index, 4);
+        memcpy(&original, (uint8_t *)in.original.buf + 4 * index, 4);
+        memcpy(&flags, (uint8_t *)in.flags.buf + 2 * index, 2);
+        if (timestamp_ns > until_ns) break;
+        if ((Py_ssize_t)captured > in.bytes - offset) { overrun = 1; break; }
+        Frame frame = {(uint8_t *)in.data.buf + offset, captured, original, (flags & 3) == FLAG_OUT ? PACKET_OUTGOING : PACKET_HOST, -1};
+        uint32_t verdict = filter_run(f, &frame);
+        if (!verdict) {
+            filtered++;
+        } else {
+            uint32_t keep = least(captured, least(verdict, snaplen));
+            if (is_full(&out, keep)) break;
+            keep = least(keep, (uint32_t)(out.data.len - out.bytes));
+            memcpy((uint8_t *)out.data.buf + out.bytes, frame.data, keep);
+            put_numbers(&out, timestamp_ns, keep, original, flags);
+        }
+        offset += captured;
+    }
+    Py_END_ALLOW_THREADS
+    if (overrun) PyErr_SetString(PyExc_ValueError, "the captured lengths exceed the data");
+    else result = Py_BuildValue("nnnnK", index, offset, out.packets, out.bytes, filtered);
+release:
+    columns_release(&in);
+    columns_release(&out);
+done:
+    PyMem_Free(f);
+    return result;
+}
+
+/* ---------------------------------------------------------------- the ring */
+
+typedef struct {
+    uint64_t start_ns, end_ns; /* the interval of the swap that began this epoch; end UINT64_MAX while it is under way */
+    uint32_t snaplen, number;  /* number: the caller's name of the epoch */
+} Epoch;
+
+/* A TPACKET_V3 ring's reading position, filter epochs and books. Python serialises everything but `read`, which runs
+ * without the GIL: what both touch (epochs, counters) is atomic, and `reading` keeps the mapping alive. */
+typedef struct {
+    PyObject_HEAD
+    Py_buffer map;
+    int reading, ethernet;
+    uint32_t block_bytes, blocks;
+    uint32_t block, open, left, offset; /* the block being read; packets left in it, where the next one begins */
+    uint64_t captured, own, invalid;
+    Epoch epoch[EPOCHS];
+    uint32_t now, last; /* epoch of the packet read last; newest epoch (both modulo EPOCHS when used) */
+} Ring;
+
+#define ATOMIC_GET(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
+#define ATOMIC_SET(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELEASE)
+
+typedef struct {
+    const uint8_t *own;
+    Py_ssize_t own_entries;
+    Columns out;
+    int64_t first_ns; /* monotonic time at which the first packet was placed */
+} Reading;
+
+/* Copy the packets of the open block. Returns END_TIME when it is used up, END_FULL or END_EPOCH with a packet left. */
+static int copy_block(Ring *r, Reading *c, const uint8_t *block) {
+    while (r->left) {
+        struct tpacket3_hdr h;
+        uint32_t room = r->offset < r->block_bytes ? r->block_bytes - r->offset : 0;
+        uint32_t own_header = TPACKET_ALIGN(sizeof h) + sizeof(struct sockaddr_ll);
+        if (room < own_header) goto malformed;
+        const uint8_t *at = block + r->offset;
+        memcpy(&h, at, sizeof h);
+        if (h.tp_mac > room || h.tp_snaplen > room - h.tp_mac || h.tp_len < h.tp_snaplen) goto malformed;
+
+        uint64_t timestamp_ns = (uint64_t)h.tp_sec * 1000000000u + h.tp_nsec;
+        while (r->now != ATOMIC_GET(r->last) && timestamp_ns >= ATOMIC_GET(r->epoch[(r->now + 1) % EPOCHS].start_ns)) {
+            if (c->out.packets) return END_EPOCH;
+            r->now++;
+        }
+        const Epoch *e = &r->epoch[r->now % EPOCHS];
+        uint32_t snaplen = ATOMIC_GET(e->snaplen);
+        uint16_t flags = 0;
+        if (r->now && timestamp_ns <= ATOMIC_GET(e->end_ns)) {
+            /* Either filter may have let it pass (one stamped before the interval that another processor queued late is
+             * no different): keep what the more generous one kept. */
+            uint32_t before = ATOMIC_GET(r->epoch[(r->now - 1) % EPOCHS].snaplen);
+            flags |= FLAG_SWAP_INTERVAL;
+            if (before > snaplen) snaplen = before;
+        }
+        const uint8_t *frame = at + h.tp_mac;
+        if (c->own_entries && is_own(frame, h.tp_snaplen, r->ethernet, c->own, c->own_entries)) {
+            ATOMIC_SET(r->own, r->own + 1);
+            goto next;
+        }
+        uint32_t tag = r->ethernet && (h.tp_status & TP_STATUS_VLAN_VALID) && h.tp_snaplen >= TAG_AT ? TAG_BYTES : 0;
+        uint32_t keep = least(h.tp_snaplen + tag, snaplen);
+        if (is_full(&c->out, keep)) return END_FULL;
+        keep = least(keep, (uint32_t)(c->out.data.len - c->out.bytes));
+        uint8_t *to = (uint8_t *)c->out.data.buf + c->out.bytes;
+        if (!tag) {
+            memcpy(to, frame, keep);
+        } else {
+            uint32_t tpid = h.tp_status & TP_STATUS_VLAN_TPID_VALID ? h.hv1.tp_vlan_tpid : 0x8100, tci = h.hv1.tp_vlan_tci;
+            uint8_t bytes[TAG_BYTES] = {tpid >> 8, tpid & 0xff, tci >> 8 & 0xff, tci & 0xff};
+            memcpy(to, frame, least(keep, TAG_AT));
+            if (keep > TAG_AT) memcpy(to + TAG_AT, bytes, least(keep - TAG_AT, TAG_BYTES));
+            if (keep > TAG_AT + TAG_BYTES) memcpy(to + TAG_AT + TAG_BYTES, frame + TAG_AT, keep - TAG_AT - TAG_BYTES);
+            flags |= FLAG_VLAN_REINSERTED;
+        }
+        switch (((const struct sockaddr_ll *)(at + TPACKET_ALIGN(sizeof h)))->sll_pkttype) {
+        case PACKET_HOST: flags |= FLAG_IN | FLAG_UNICAST; break;
+        case PACKET_BROADCAST: flags |= FLAG_IN | FLAG_BROADCAST; break;
+        case PACKET_MULTICAST: flags |= FLAG_IN | FLAG_MULTICAST; break;
+        case PACKET_OTHERHOST: flags |= FLAG_IN | FLAG_PROMISCUOUS; break;
+        case PACKET_OUTGOING: flags |= FLAG_OUT; break;
+        }
+        if (h.tp_status & TP_STATUS_CSUMNOTREADY) flags |= FLAG_CHECKSUM_NOT_READY;
+        if (h.tp_status & TP_STATUS_CSUM_VALID) flags |= FLAG_CHECKSUM_VALID;
+        if (!c->out.packets) c->first_ns = monotonic_ns();
+        put_numbers(&c->out, timestamp_ns, keep, h.tp_len + tag, flags);
+        ATOMIC_SET(r->captured, r->captured + 1);
+    next:
+        r->left--;
+        if (r->left) {
+            if (h.tp_next_offset < own_header || h.tp_next_offset > room) goto malformed;
+            r->offset += h.tp_next_offset;
+        }
+    }
+    return END_TIME;
+malformed: /* nothing behind this point in the block can be trusted */
+    ATOMIC_SET(r->invalid, r->invalid + r->left);
+    r->left = 0;
+    return END_TIME;
+}
+
+/* 0: look at the ring again; else an END_ reason. */
+static int wait_for_block(int fd, int wake_fd, int64_t until_ns) {
+    int64_t left_ns = until_ns - monotonic_ns();
+    if (left_ns < 0) left_ns = 0;
+    struct timespec timeout = {left_ns / 1000000000, left_ns % 1000000000};
+    struct pollfd fds[] = {{fd, POLLIN, 0}, {wake_fd, POLLIN, 0}};
+    int n = ppoll(fds, 2, &timeout, NULL);
+    if (n < 0) return errno == EINTR ? END_WOKEN : END_ERROR;
+    if (fds[1].revents) {
+        uint64_t count;
+        if (read(wake_fd, &count, sizeof count) < 0 && errno != EAGAIN) return END_ERROR;
+        return END_WOKEN;
+    }
+    if (fds[0].revents & ~POLLIN) return END_ERROR;
+    return n == 0 ? END_TIME : 0;
+}
+
+static int ring_read_blocks(Ring *r, Reading *c, int fd, int wake_fd, int64_t linger_ns, int64_t wait_ns) {
+    int64_t start_ns = monotonic_ns();
+    int idle_polls = 0;
+    for (;;) {
+        uint8_t *block = (uint8_t *)r->map.buf + (size_t)r->block * r->block_bytes;
+        struct tpacket_block_desc *d = (struct tpacket_block_desc *)block;
+        if (!r->open && (ATOMIC_GET(d->hdr.bh1.block_status) & TP_STATUS_USER)) {
+            r->left = d->hdr.bh1.num_pkts, r->offset = d->hdr.bh1.offset_to_first_pkt, r->open = 1;
+            idle_polls = 0;
+        }
+        if (r->open) {
+            int end = copy_block(r, c, block);
+            if (end != END_TIME) return end;
+            r->open = 0;
+            ATOMIC_SET(d->hdr.bh1.block_status, TP_STATUS_KERNEL);
+            r->block = (r->block + 1) % r->blocks;
+            /* A stream that never pauses (of own traffic, even) must not keep us here beyond the time allowed. */
+            if (monotonic_ns() >= (c->out.packets ? c->first_ns + linger_ns : start_ns + wait_ns)) return END_TIME;
+            continue;
+        }
+        if (idle_polls > 1) { /* the descriptor says ready, the block does not: don't spin on it */
+            struct timespec pause = {0, 1000000};
+            nanosleep(&pause, NULL);
+        }
+        int end = wait_for_block(fd, wake_fd, c->out.packets ? c->first_ns + linger_ns : start_ns + wait_ns);
+        if (end) return end;
+        idle_polls++;
+    }
+}
+
+static PyObject *ring_read(PyObject *self, PyObject *args) {
+    Ring *r = (Ring *)self;
+    int fd, wake_fd;
+    long long linger_ns, wait_ns;
+    PyObject *target;
+    Py_buffer own;
+    if (!PyArg_ParseTuple(args, "iiy*OLL", &fd, &wake_fd, &own, &target, &linger_ns, &wait_ns)) return NULL;
+    Reading c = {.own = own.buf, .own_entries = own.len / OWN_ENTRY_BYTES};
+    PyObject *result = NULL;
+    if (r->reading || !r->map.obj) {
+        PyErr_SetString(PyExc_RuntimeError, r->reading ? "another thread is reading this ring" : "the ring is released");
+    } else if (columns_from(&c.out, target, 1) == 0) {
+        int end;
+        r->reading = 1;
+        Py_BEGIN_ALLOW_THREADS
+        end = ring_read_blocks(r, &c, fd, wake_fd, linger_ns, wait_ns);
+        Py_END_ALLOW_THREADS
+        r->reading = 0;
+        const Epoch *e = &r->epoch[r->now % EPOCHS];
+        result = Py_BuildValue("nniII", c.out.packets, c.out.bytes, end, e->number, e->snaplen);
+        columns_release(&c.out);
+    }
+    PyBuffer_Release(&own);
+    return result;
+}
+
+static PyObject *ring_swap(PyObject *self, PyObject *args) {
+    Ring *r = (Ring *)self;
+    unsigned long long start_ns;
+    unsigned int snaplen, number;
+    if (!PyArg_ParseTuple(args, "KII", &start_ns, &snaplen, &number)) return NULL;
+    /* One slot must stay for the epoch before the current one. Beyond that (nobody has read through this many changes)
+     * the newest epoch is widened: its packets are all marked as judged by one or the other. */
+    int merge = r->last - ATOMIC_GET(r->now) >= EPOCHS - 2;
+    Epoch *e = &r->epoch[(r->last + !merge) % EPOCHS];
+    ATOMIC_SET(e->number, number);
+    ATOMIC_SET(e->snaplen, snaplen);
+    ATOMIC_SET(e->end_ns, UINT64_MAX);
+    if (!merge) {
+        ATOMIC_SET(e->start_ns, start_ns);
+        ATOMIC_SET(r->last, r->last + 1);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_swapped(PyObject *self, PyObject *args) {
+    Ring *r = (Ring *)self;
+    unsigned long long end_ns;
+    if (!PyArg_ParseTuple(args, "K", &end_ns)) return NULL;
+    ATOMIC_SET(r->epoch[r->last % EPOCHS].end_ns, end_ns);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_counters(PyObject *self, PyObject *unused) {
+    (void)unused;
+    Ring *r = (Ring *)self;
+    return Py_BuildValue("KKK", ATOMIC_GET(r->captured), ATOMIC_GET(r->own), ATOMIC_GET(r->invalid));
+}
+
+static PyObject *ring_release(PyObject *self, PyObject *unused) {
+    (void)unused;
+    Ring *r = (Ring *)self;
+    if (r->reading) {
+        PyErr_SetString(PyExc_RuntimeError, "a thread is reading this ring");
+        return NULL;
+    }
+    if (r->map.obj) PyBuffer_Release(&r->map);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"mapping", "block_bytes", "snaplen", "ethernet", "epoch", NULL};
+    PyObject *mapping;
+    unsigned int block_bytes, snaplen, epoch;
+    int ethernet;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OIIpI", names, &mapping, &block_bytes, &snaplen, &ethernet, &epoch)) return NULL;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Ring *r = (Ring *)allocate(type, 0);
+    if (!r) return NULL;
+    if (PyObject_GetBuffer(mapping, &r->map, PyBUF_WRITABLE) < 0) goto failed;
+    Py_ssize_t blocks = block_bytes ? r->map.len / block_bytes : 0;
+    if (block_bytes < 4096 || block_bytes % 4096 || blocks < 1 || blocks > INT32_MAX || r->map.len % block_bytes || (uintptr_t)r->map.buf % 8) {
+        PyErr_SetString(PyExc_ValueError, "a ring is one or more whole blocks of whole pages");
+        goto failed;
+    }
+    r->block_bytes = block_bytes, r->blocks = (uint32_t)blocks, r->ethernet = ethernet;
+    r->epoch[0].snaplen = snaplen, r->epoch[0].number = epoch;
+    return (PyObject *)r;
+failed:
+    Py_DECREF(r);
+    return NULL;
+}
+
+static void ring_dealloc(PyObject *self) {
+    Ring *r = (Ring *)self;
+    if (r->map.obj) PyBuffer_Release(&r->map);
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef ring_methods[] = {
+    {"read", ring_read, METH_VARARGS, NULL},         {"swap", ring_swap, METH_VARARGS, NULL},
+    {"swapped", ring_swapped, METH_VARARGS, NULL},   {"counters", ring_counters, METH_NOARGS, NULL},
+    {"release", ring_release, METH_NOARGS, NULL},    {NULL, NULL, 0, NULL}};
+static PyType_Slot ring_slots[] = {
+    {Py_tp_new, ring_new}, {Py_tp_dealloc, ring_dealloc}, {Py_tp_methods, ring_methods}, {0, NULL}};
+static PyType_Spec ring_spec = {"agent._tpacket.Ring", sizeof(Ring), 0, Py_TPFLAGS_DEFAULT, ring_slots};
+
+static PyMethodDef functions[] = {
+    {"copy_packets", copy_packets, METH_VARARGS, NULL}, {"run_filter", run_filter, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "agent._tpacket", NULL, -1, functions, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__tpacket(void) {
+    PyObject *module = PyModule_Create(&definition), *type = module ? PyType_FromSpec(&ring_spec) : NULL;
+    if (!type || PyModule_AddObjectRef(module, "Ring", type) < 0) {
+        Py_XDECREF(type);
+        Py_XDECREF(module);
+        return NULL;
+    }
+    Py_DECREF(type);
+    static const struct { const char *name; int value; } constants[] = {
+        {"END_FULL", END_FULL}, {"END_TIME", END_TIME}, {"END_WOKEN", END_WOKEN}, {"END_EPOCH", END_EPOCH},
+        {"END_ERROR", END_ERROR}, {"OWN_ENTRY_BYTES", OWN_ENTRY_BYTES}};
+    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
+        if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0) {
+            Py_DECREF(module);
+            return NULL;
+        }
+    return module;
+}

@@ -1,0 +1,126 @@
+"""tcpdump's filter language, compiled by libpcap into classic BPF.
+
+The meaning of a filter is defined once: **it judges the frame as it is in the export**, with its VLAN tag in its place.
+So `icmp` doesn't match a tagged frame and `vlan and icmp` does, on a ring, through libpcap and on a file alike. libpcap
+compiles for exactly that when the handle is a dead one; `agent.tag_filter` makes the same program judge a ring's
+frames, from which the kernel has taken the tag.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import threading
+from dataclasses import dataclass
+
+from agent import _tpacket
+
+MAX_FILTER_BYTES = 16 * 1024
+MAX_SNAPLEN = 262144
+MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS: what the kernel takes
+INSTRUCTION_BYTES = 8  # struct sock_filter = struct bpf_insn: u16 code, u8 jt, u8 jf, u32 k
+
+_NANOSECONDS = 1  # PCAP_TSTAMP_PRECISION_NANO
+_NETMASK_UNKNOWN = 0xFFFFFFFF
+_OPTIMIZE = 1
+
+# LINKTYPE_ numbers (files) whose DLT_ numbers (libpcap's calls) differ: pcap-common.c.
+_DLT_OF_LINKTYPE = {100: 11, 101: 12, 102: 15, 103: 16, 106: 19}
+
+# Compiling uses global state in libpcap before 1.8, and resolves names with functions that aren't thread-safe.
+_lock = threading.Lock()
+
+
+class FilterError(Exception):
+    """The filter can't be used; the text is libpcap's own where libpcap refused it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A classic BPF program; its return value is the number of bytes to keep, 0 = turned away."""
+
+    code: bytes  # array of struct sock_filter in host order
+    link_type: int
+    snaplen: int
+
+    @property
+    def instructions(self) -> int:
+        return len(self.code) // INSTRUCTION_BYTES
+
+
+class _BpfProgram(ctypes.Structure):
+    _fields_ = (("bf_len", ctypes.c_uint), ("bf_insns", ctypes.c_void_p))
+
+
+def compile_filter(text: str, link_type: int, snaplen: int) -> Program:
+    """Compile `text` ("" = everything) for frames of `link_type` (LINKTYPE_ number), of which `snaplen` bytes are kept.
+
+    Host names in a filter are looked up while it compiles: call it off the event loop. FilterError otherwise.
+    """
+    encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) > MAX_FILTER_BYTES:
+        raise FilterError(f"the filter has {len(encoded)} bytes; at most {MAX_FILTER_BYTES} are taken")
+    if b"\0" in encoded:
+        raise FilterError("the filter contains a NUL character")
+    if not 1 <= snaplen <= MAX_SNAPLEN:
+        raise FilterError(f"snaplen {snaplen} is not within 1 to {MAX_SNAPLEN}")
+    library = _libpcap()
+    with _lock:
+        handle = library.pcap_open_dead_with_tstamp_precision(
+            _DLT_OF_LINKTYPE.get(link_type, link_type), snaplen, _NANOSECONDS
+        )
+        if not handle:
+            raise FilterError(f"libpcap knows no link type {link_type}")
+        try:
+            program = _BpfProgram()
+            if library.pcap_compile(handle, ctypes.byref(program), encoded, _OPTIMIZE, _NETMASK_UNKNOWN):
+                raise FilterError(library.pcap_geterr(handle).decode(errors="replace"))
+            try:
+                code = ctypes.string_at(program.bf_insns, program.bf_len * INSTRUCTION_BYTES)
+            finally:
+                library.pcap_freecode(ctypes.byref(program))
+        finally:
+            library.pcap_close(handle)
+    if len(code) > MAX_INSTRUCTIONS * INSTRUCTION_BYTES:
+        raise FilterError(
+            f"the filter compiles to {len(code) // INSTRUCTION_BYTES} instructions; the kernel takes "
+            f"{MAX_INSTRUCTIONS}. Use networks instead of lists of hosts, port ranges instead of lists of ports"
+        )
+    try:
+        _tpacket.run_filter(code, b"", 0, 0, -1)  # validates; the verdict on an empty packet doesn't matter
+    except ValueError:
+        raise FilterError(
+            "the filter compiles to a loop, which no kernel runs. Replace 'protochain' by 'proto'"
+        ) from None
+    return Program(code, link_type, snaplen)
+
+
+@functools.cache
+def _libpcap() -> ctypes.CDLL:
+    """libpcap, whichever name its distribution gives it (Debian's is .0.8 for historical reasons)."""
+    for name in ("libpcap.so.0.8", "libpcap.so.1", ctypes.util.find_library("pcap")):
+        if name is None:
+            continue
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        library.pcap_open_dead_with_tstamp_precision.restype = ctypes.c_void_p
+        library.pcap_open_dead_with_tstamp_precision.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_uint)
+        library.pcap_compile.argtypes = (
+            ctypes.c_void_p,
+            ctypes.POINTER(_BpfProgram),
+            ctypes.c_char_p,
+            ctypes.c_int,
+            ctypes.c_uint32,
+        )
+        library.pcap_geterr.restype = ctypes.c_char_p
+        library.pcap_geterr.argtypes = (ctypes.c_void_p,)
+        library.pcap_freecode.argtypes = (ctypes.POINTER(_BpfProgram),)
+        library.pcap_close.argtypes = (ctypes.c_void_p,)
+        return library
+    raise FilterError(
+        "libpcap is not installed, and without it no filter compiles. "
+        "Install libpcap0.8 (Debian, Ubuntu), libpcap (Fedora, Arch, Alpine)"
+    )

@@ -1,0 +1,183 @@
+"""An AF_PACKET socket with a TPACKET_V3 ring: opened so that no packet precedes its filter, freed exactly once.
+
+Order matters (packet(7), net/packet/af_packet.c): a socket of protocol 0 receives nothing; so filter and ring first,
+then bind with ETH_P_ALL.
+
+**Time stamps.** SO_TIMESTAMPING makes the kernel stamp each packet where it enters the stack (netstamp_needed_key in
+net/core/dev.c), so that every capture on the host, tcpdump's included, reads the same stamp of the same packet. They
+differ for packets that arrive in the first milliseconds (the key is switched by a work queue), and between interfaces:
+a packet passing eth0, a bridge and a veth is stamped anew where it is handed on. Without the option each socket would
+take the time when the packet reaches it, later the more sockets there are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import socket
+import struct
+
+from agent import _tpacket
+from agent.sources.source import SourceError
+from agent.tag_filter import REJECT_ALL
+
+# linux/if_packet.h, asm-generic/socket.h, linux/net_tstamp.h, linux/if_ether.h, linux/sockios.h
+_SOL_PACKET = 263
+_PACKET_ADD_MEMBERSHIP, _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION = 1, 5, 6, 10
+_PACKET_MR_PROMISC = 1
+_TPACKET_V3 = 2
+_SO_ATTACH_FILTER = 26
+_SO_TIMESTAMPING = 37
+_STAMP_RECEIVED, _STAMP_REPORT = 1 << 3, 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
+_ETH_P_ALL = 3
+_SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8910, 0x8913, 0x8927, 0x8933
+_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_FRAME_BYTES = 2048  # V3 packs packets without regard to it; the kernel only checks that it is plausible
+_INSTRUCTION_BYTES = 8
+
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
+_LINKTYPE_OF_HARDWARE = {
+    _ARPHRD_ETHER: 1,
+    _ARPHRD_LOOPBACK: 1,  # the kernel gives loopback frames an Ethernet header of zeroes
+    65534: 101,  # ARPHRD_NONE: tun, WireGuard: bare IP packets, LINKTYPE_RAW
+    519: 101,  # ARPHRD_RAWIP: cellular modems
+    768: 101,  # ARPHRD_TUNNEL: IP in IP
+    769: 101,  # ARPHRD_TUNNEL6
+}
+
+
+class RingSocket:
+    """One socket and its ring; every option is set, nothing is read. Not thread-safe but for `attach`."""
+
+    def __init__(
+        self, interface: str, *, ring_bytes: int, block_bytes: int, retire_ms: int, promiscuous: bool
+    ) -> None:
+        """Open and prepare; nothing is received before `start`. SourceError with what to do about it."""
+        self.interface = interface
+        self.received = 0
+        self.dropped = 0
+        self.ring: _tpacket.Ring
+        self._mapping: mmap.mmap | None = None
+        self._ring_bytes = max(2, ring_bytes // block_bytes) * block_bytes
+        self._block_bytes = block_bytes
+        try:
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        except PermissionError:
+            raise SourceError(
+                "opening an AF_PACKET socket was not permitted",
+                "The agent needs CAP_NET_RAW: run it as root or through its systemd unit",
+            ) from None
+        except OSError as error:
+            raise SourceError(
+                f"this system has no AF_PACKET sockets ({error.strerror})",
+                "The kernel must have CONFIG_PACKET, and the agent's sandbox must allow AF_PACKET",
+            ) from None
+        try:
+            self.index, self.link_type, self.loopback = self._look_up()
+            self._set_up(retire_ms, promiscuous)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _look_up(self) -> tuple[int, int, bool]:
+        """(index, link type, loopback) of the interface, by ioctl: /sys shows another namespace's interfaces."""
+        try:
+            (index,) = struct.unpack_from("=i", self._ask(_SIOCGIFINDEX), 16)
+            (hardware,) = struct.unpack_from("=H", self._ask(_SIOCGIFHWADDR), 16)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            present = ", ".join(sorted(name for _, name in socket.if_nameindex()))
+            hint = (
+                " (a ring belongs to one interface: start one session for each)"
+                if self.interface == "any"
+                else ""
+            )
+            raise SourceError(
+                f"there is no interface {self.interface}{hint}", f"This host has: {present}"
+            ) from None
+        if hardware not in _LINKTYPE_OF_HARDWARE:
+            raise SourceError(
+                f"interface {self.interface} has hardware type {hardware} (ARPHRD_ in linux/if_arp.h), whose frames "
+                "can't be captured yet",
+                "Ethernet-like, loopback, tun, WireGuard and IP tunnel interfaces can",
+            )
+        return index, _LINKTYPE_OF_HARDWARE[hardware], hardware == _ARPHRD_LOOPBACK
+
+    def _set_up(self, retire_ms: int, promiscuous: bool) -> None:
+        sock = self._socket
+        sock.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMP_RECEIVED | _STAMP_REPORT)
+        blocks = self._ring_bytes // self._block_bytes
+        request = struct.pack(
+            "=7I", self._block_bytes, blocks, _FRAME_BYTES, self._ring_bytes // _FRAME_BYTES, retire_ms, 0, 0
+        )
+        try:
+            sock.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
+        except OSError as error:
+            raise SourceError(
+                f"the kernel refused a ring of {self._ring_bytes // 1024} KiB ({error.strerror})",
+                "Give ring.bytes a smaller value, or the host more memory",
+            ) from None
+        if promiscuous:
+            membership = struct.pack("=iHH8s", self.index, _PACKET_MR_PROMISC, 0, b"")
+            sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
+
+    def start(self, program: bytes, snaplen: int, epoch: int) -> None:
+        """Attach the filter, map the ring, begin to receive."""
+        self.attach(program)
+        self._mapping = mmap.mmap(self._socket.fileno(), self._ring_bytes)
+        self.ring = _tpacket.Ring(self._mapping, self._block_bytes, snaplen, self.link_type == 1, epoch)
+        self._socket.bind((self.interface, _ETH_P_ALL))
+
+    def attach(self, program: bytes) -> None:
+        """Replace the filter: atomic in the kernel, packets under judgement finish with the old one."""
+        code = ctypes.create_string_buffer(program, len(program))
+        header = struct.pack("@HP", len(program) // _INSTRUCTION_BYTES, ctypes.addressof(code))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def count(self) -> None:
+        """Add the kernel's counters, which reset when read, to `received` (drops included) and `dropped`."""
+        packets, drops, _freezes = struct.unpack(
+            "=3I", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 12)
+        )
+        self.received += packets
+        self.dropped += drops
+
+    def take_error(self) -> int:
+        """The pending error of the socket (errno, 0 = none), which this clears."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def trouble(self) -> str | None:
+        """Why no packets can come now: "down" or "removed"; None when the interface is there and up."""
+        request = struct.pack("=16si20x", b"", self.index)
+        try:
+            name = fcntl.ioctl(self._socket.fileno(), _SIOCGIFNAME, request)[:16]
+            (flags,) = struct.unpack_from("=H", self._ask(_SIOCGIFFLAGS, name), 16)
+        except OSError:
+            return "removed"
+        return None if flags & _IFF_UP else "down"
+
+    def _ask(self, request: int, name: bytes | None = None) -> bytes:
+        encoded = os.fsencode(self.interface) if name is None else name
+        if len(encoded) > 16 or (name is None and not 0 < len(encoded) < 16):
+            raise OSError(errno.ENODEV, "not an interface name")
+        return fcntl.ioctl(self._socket.fileno(), request, struct.pack("=16s24x", encoded))
+
+    def close(self) -> None:
+        """Stop receiving, count for the last time, free ring and socket. Idempotent; no thread may be reading."""
+        if self._socket.fileno() < 0:
+            return
+        if self._mapping is not None:
+            if hasattr(self, "ring"):
+                self.ring.release()
+            self.attach(REJECT_ALL)
+            self.count()
+            self._mapping.close()  # it holds a descriptor of its own: the kernel frees the ring when both are closed
+        self._socket.close()
