@@ -44,7 +44,8 @@ def prepare(
     if budget < MIN_BUDGET_BYTES:
         raise StateError(
             f"a budget of {budget // MEBIBYTE} MiB is too small for the archive: it needs "
-            f"{MIN_BUDGET_BYTES // MEBIBYTE} MiB or more. Free some disk space, or put the state directory on a larger disk with --state DIR."
+            f"{MIN_BUDGET_BYTES // MEBIBYTE} MiB or more. Free some disk space, or put the state directory on a "
+            "larger disk with --state DIR."
         )
     more_names = tuple(pki.check_name(name) for name in names) if names is not None else settings.names
     _ensure_keys(state)

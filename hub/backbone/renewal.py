@@ -1,0 +1,91 @@
+"""Everything that ends by itself, replaced before it does: the server certificate, our own and the viewers'
+credentials.
+
+Agents' JWTs travel in the signed `desired` instead (enrolment.agent_jwt), since their keys live elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from hub.backbone import accounts, pki
+from hub.backbone.first_start import account_public, issuer_seed, renew_credentials, renew_own_credentials
+from hub.backbone.state import StateDir, StateError
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What a look at everything replaced."""
+
+    certificate: bool = False
+    """The server certificate: the NATS server must reload, the page load its chain again."""
+    credentials: bool = False
+    """hub.creds or sys.creds: reconnect before the old ones end."""
+    viewers: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.certificate or self.credentials or bool(self.viewers)
+
+
+def renew_if_due(state: StateDir, now_s: int | None = None) -> Renewed:
+    """Replace what is past two thirds of its life; nothing else changes. Raises StateError."""
+    now_s = int(time.time()) if now_s is None else now_s
+    settings = state.settings()
+    if settings.external_url is not None:
+        certificate = pki.ensure_server_certificate(
+            state, pki.host_names(settings.names), datetime.fromtimestamp(now_s, UTC)
+        )
+        return Renewed(certificate=certificate)
+    return Renewed(
+        certificate=pki.ensure_server_certificate(
+            state, pki.host_names(settings.names), datetime.fromtimestamp(now_s, UTC)
+        ),
+        credentials=renew_own_credentials(state, now_s),
+        viewers=_renew_viewers(state, now_s),
+    )
+
+
+def _renew_viewers(state: StateDir, now_s: int) -> tuple[str, ...]:
+    issuer = issuer_seed(state)
+    issuers = [accounts.public_of(issuer)]
+    renewed = []
+    for path in sorted(state.viewers.glob("*.creds")):
+        try:
+            token, _ = accounts.parse_credentials(path.read_bytes())
+            claims = accounts.decode(token, issuers=issuers)
+            allowed = claims["nats"]["sub"]["allow"]
+        except (accounts.JwtError, KeyError, TypeError) as error:
+            log.warning("viewer credentials %s can't be renewed: %s", path, error)
+            continue
+        granted = [subject.split(".")[1] for subject in allowed if subject.startswith("cap.")]
+        permissions = accounts.viewer_permissions(path.stem, granted)
+        if renew_credentials(
+            path, issuer, account_public(state), claims["name"], permissions, now_s=now_s, issuers=issuers
+        ):
+            renewed.append(path.stem)
+    return tuple(renewed)
+
+
+async def keep_renewed(
+    state: StateDir,
+    on_renewed: Callable[[Renewed], Awaitable[None]],
+    interval_s: float = CHECK_INTERVAL_S,
+) -> None:
+    """Look every interval_s, until cancelled. A failure is logged and tried again: there are 30 days for it."""
+    while True:
+        try:
+            renewed = renew_if_due(state)
+            if renewed:
+                await on_renewed(renewed)
+        except (OSError, StateError, accounts.JwtError):
+            log.exception("renewing certificates and credentials failed; trying again in %.0f s", interval_s)
+        await asyncio.sleep(interval_s)
