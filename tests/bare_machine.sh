@@ -130,5 +130,5 @@ chmod +x "$machine/run-it"
 # Names of settings, not their values; nothing else of this host's environment gets in.
 settings=$(env | grep -E '^(https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|PIP_(INDEX_URL|EXTRA_INDEX_URL|DEFAULT_TIMEOUT)|GO(PROXY|SUMDB|NOSUMDB|FLAGS|PRIVATE)|CI)=' || true)
 # shellcheck disable=SC2086  # one word per setting
-env -i TERM="${TERM:-dumb}" $settings \
+env -i PATH="$PATH" TERM="${TERM:-dumb}" $settings \
     unshare --mount --pid --fork --kill-child chroot "$machine" /run-it "$what"
