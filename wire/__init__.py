@@ -1,0 +1,20 @@
+"""The contract that agent and hub share: names, keys, signed envelopes, batches, chains, capture-file assembly.
+
+Nothing in here opens a socket, reads a clock or knows of the other side. Bytes and times come in as arguments, values
+go out; whatever comes from elsewhere and is wrong is a `wire.errors.WireError` and nothing else.
+
+errors        the one exception of every decoder
+names         grammar of agent, session and lane; subjects, streams, message ids
+keys          Ed25519 signing keys and their files
+strict_cbor   bounded CBOR: text keys, no duplicates, no tags, no surprises
+cose          COSE_Sign1 over exact bytes with a domain
+fields        checked access to the members of a decoded map
+books         the counters and the equations between them
+batch         wire version 1: header, columns, tombstones, closing (compression, framing beside it)
+chain         what a set of batches proves: intact, declared drop, unexplained gap, open tail
+control       signed envelopes between hub and agent (desired, report, heartbeat, requests)
+session, report, enrolment   what those envelopes carry
+pcapng, _columns             capture files from columns and back
+evidence      .wpz: original messages + certificates + manifest, written as a stream and verified
+cli           `decode` and `verify`
+"""
