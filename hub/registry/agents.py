@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hub.registry.errors import ConflictError, UnknownError
+from wire.errors import WireError
 from wire.names import check_agent_id
+from wire.strict_cbor import loads_map
 
 if TYPE_CHECKING:
     from hub.registry.connection import Database
@@ -256,3 +258,12 @@ def _viewer(row: sqlite3.Row) -> ViewerRecord:
     fields = dict(row)
     fields["agents"] = tuple(json.loads(fields["agents"]))
     return ViewerRecord(**fields)
+
+
+def stored_boot(heartbeat: bytes) -> bytes | None:
+    """The boot id inside a kept heartbeat body."""
+    try:
+        boot = loads_map(heartbeat, max_bytes=256 * 1024, max_depth=8, max_items=32768).get("boot")
+    except WireError:
+        return None
+    return boot if isinstance(boot, bytes) else None

@@ -54,7 +54,7 @@ _VERSION_1 = (
         message_bytes INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0,
         redelivered INTEGER NOT NULL DEFAULT 0, tombstones INTEGER NOT NULL DEFAULT 0,
         declared_packets INTEGER NOT NULL DEFAULT 0, declared_bytes INTEGER NOT NULL DEFAULT 0,
-        declared_kept_packets INTEGER NOT NULL DEFAULT 0, closed_reason TEXT, closed_sequence INTEGER,
+        declared_kept_packets INTEGER NOT NULL DEFAULT 0, declared_newest INTEGER NOT NULL DEFAULT 0, closed_reason TEXT, closed_sequence INTEGER,
         previous_boot BLOB, first_timestamp_ns INTEGER, last_timestamp_ns INTEGER,
         first_received_ns INTEGER NOT NULL, last_received_ns INTEGER NOT NULL,
         UNIQUE(agent, boot, session, lane)) STRICT""",

@@ -1,0 +1,392 @@
+"""The ledger reads the archive by its own durables, verifies every batch and keeps the books.
+
+One durable per stream (`ledger-bulk`, `ledger-prio`), so bulk never holds the priority lane up. Per round up to
+MAX_FETCH messages are verified and booked in one transaction, and only after its commit acknowledged: what dies in
+between is delivered again and recognised by (agent, boot, session, lane, sequence).
+
+What can't be right at a second look either (signature, names, structure) is quarantined at once with its reason and
+terminated. What failed here (an exception of ours) is tried MAX_DELIVERIES times. A registry that can't be written
+is nobody's batch's fault: everything waits.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import nats.errors
+import nats.js.errors
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from hub.bus import Bus
+from hub.chain_runs import TooScattered
+from hub.ledger_chains import Chains, TooManyChains, save_books
+from hub.registry import Registry
+from wire.batch import OpenBatch, open_batch
+from wire.books import Books
+from wire.errors import WireError
+from wire.names import STREAM_CAPTURE, STREAM_PRIORITY, parse_batch_subject
+from wire.report import Heartbeat
+
+log = logging.getLogger(__name__)
+
+MAX_FETCH = 48
+"""Messages per transaction; × 1 MiB bounds what one lane holds in memory."""
+FETCH_WAIT_S = 1.0
+MAX_ACK_PENDING = 512
+ACK_WAIT_S = 30.0
+MAX_DELIVERIES = 3
+NAK_DELAY_S = 1.0
+RETRY_S = 2.0
+BOOKS_EVERY_S = 1.0
+MAX_BOOKS_WAITING = 100_000
+
+LANES: dict[str, str] = {STREAM_CAPTURE: "ledger-bulk", STREAM_PRIORITY: "ledger-prio"}
+"""Stream → its durable."""
+
+BatchListener = Callable[[str, float], None]
+"""(agent, seconds since the message was stored): called in the event loop for each new batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A stored message."""
+
+    subject: str
+    data: bytes
+    stream: str
+    sequence: int
+    deliveries: int
+    stored_ns: int
+
+
+Verdict = Literal["ack", "retry", "term"]
+
+
+@dataclass(slots=True)
+class LedgerCounts:
+    """Since the start of this process."""
+
+    batches: int = 0
+    packets: int = 0
+    duplicates: int = 0
+    redelivered: int = 0
+    quarantined: int = 0
+    retried: int = 0
+    stalled: int = 0
+    """Rounds that failed because the registry could not be written."""
+
+
+class Ledger:
+    """Two loops, one worker thread, one transaction at a time."""
+
+    def __init__(self, registry: Registry, bus: Bus) -> None:
+        self._registry = registry
+        self._bus = bus
+        self._chains = Chains(registry)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._keys: dict[str, tuple[bool, list[bytes]]] = {}
+        self._sessions: dict[str, str] = {}
+        self._configuration = -1
+        self._positions: dict[str, int] = {}
+        self._created: dict[str, str] = {}
+        self._listeners: list[BatchListener] = []
+        self._waiting_books: dict[tuple[str, str, bytes], tuple[Books, int]] = {}
+        self.counts = LedgerCounts()
+        self.pending: dict[str, int] = {}
+        """Messages of each stream the ledger has yet to read, as of its last fetch."""
+
+    def on_batch(self, listener: BatchListener) -> None:
+        """Have each newly booked batch told (presence takes it as a sign of life)."""
+        self._listeners.append(listener)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for stream, durable in LANES.items():
+                    tasks.create_task(self._read(stream, durable))
+                tasks.create_task(self._keep_books())
+        finally:
+            self._worker.shutdown(wait=True, cancel_futures=True)
+
+    # Reading
+
+    async def _read(self, stream: str, durable: str) -> None:
+        client: Client | None = None
+        subscription: JetStreamContext.PullSubscription | None = None
+        trouble = ""
+        while True:
+            current = await self._bus.client()
+            try:
+                if subscription is None or client is not current:
+                    client = current
+                    subscription = await self._subscribe(stream, durable)
+                messages = await subscription.fetch(MAX_FETCH, timeout=FETCH_WAIT_S)
+            except (TimeoutError, nats.errors.TimeoutError):
+                continue
+            except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+                # Also the answer to a durable or stream that is gone: made again with the next round.
+                if repr(error) != trouble:
+                    log.warning("%s can't be read, trying again: %s", stream, error)
+                trouble, subscription = repr(error), None
+                await asyncio.sleep(RETRY_S)
+                continue
+            trouble = ""
+            await self._handle(stream, messages)
+
+    async def _subscribe(self, stream: str, durable: str) -> JetStreamContext.PullSubscription:
+        jetstream = await self._bus.jetstream()
+        config = ConsumerConfig(
+            durable_name=durable,
+            ack_policy=AckPolicy.EXPLICIT,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_wait=ACK_WAIT_S,
+            max_ack_pending=MAX_ACK_PENDING,
+            max_deliver=-1,
+        )
+        info = await (await self._bus.client()).request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)
+        created = str(orjson.loads(info.data).get("created", ""))
+        if self._created.get(stream, created) != created:
+            self._positions.pop(stream, None)
+        self._created[stream] = created
+        try:
+            await jetstream.consumer_info(stream, durable)
+        except nats.js.errors.NotFoundError:
+            await jetstream.add_consumer(stream, config)
+        return await jetstream.pull_subscribe_bind(
+            durable, stream, pending_msgs_limit=4 * MAX_FETCH, pending_bytes_limit=256 << 20
+        )
+
+    async def _handle(self, stream: str, messages: list[Msg]) -> None:
+        incoming = []
+        for message in messages:
+            metadata = message.metadata
+            stored_ns = int(metadata.timestamp.timestamp() * 1e9)
+            incoming.append(
+                Incoming(
+                    message.subject,
+                    message.data,
+                    stream,
+                    metadata.sequence.stream,
+                    metadata.num_delivered or 1,
+                    stored_ns,
+                )
+            )
+            self.pending[stream] = metadata.num_pending or 0
+        loop = asyncio.get_running_loop()
+        try:
+            verdicts, booked = await loop.run_in_executor(self._worker, self.book, incoming)
+        except sqlite3.Error as error:
+            self.counts.stalled += 1
+            if self.counts.stalled == 1:
+                log.error("the registry can't be written, the archive waits: %s", error)
+            verdicts, booked = ["retry"] * len(incoming), []
+            await asyncio.sleep(RETRY_S)
+        for message, verdict in zip(messages, verdicts, strict=True):
+            with suppress(nats.errors.Error):  # a lost acknowledgement is a redelivery
+                if verdict == "ack":
+                    await message.ack()
+                elif verdict == "term":
+                    await message.term()
+                else:
+                    await message.nak(delay=NAK_DELAY_S)
+        now_ns = time.time_ns()
+        for agent, stored_ns in booked:
+            for listener in self._listeners:
+                listener(agent, (now_ns - stored_ns) / 1e9)
+
+    # Booking (in the worker thread)
+
+    def book(self, incoming: list[Incoming]) -> tuple[list[Verdict], list[tuple[str, int]]]:
+        """Verify and book messages in one transaction: (a verdict for each, (agent, stored_ns) of new batches).
+
+        sqlite3.Error when the registry can't be written; then nothing was booked.
+        """
+        if self._registry.configuration_version() != self._configuration:
+            self._configuration = self._registry.configuration_version()
+            self._keys.clear()
+        try:
+            return self._book_all(incoming)
+        except sqlite3.Error:
+            self._forget()
+            raise
+        except Exception:
+            # One of them hit a fault of ours in the middle of a change: each alone, so that only it waits.
+            log.exception("booking %d messages failed, trying each alone", len(incoming))
+            self._forget()
+        verdicts: list[Verdict] = []
+        booked: list[tuple[str, int]] = []
+        for one in incoming:
+            try:
+                verdict, new = self._book_all([one])
+                verdicts += verdict
+                booked += new
+            except sqlite3.Error:
+                self._forget()
+                raise
+            except Exception as error:
+                self._forget()
+                if one.deliveries < MAX_DELIVERIES:
+                    self.counts.retried += 1
+                    verdicts.append("retry")
+                else:
+                    with self._registry.transaction():
+                        self._quarantine(
+                            one, f"failed {one.deliveries} times: {type(error).__name__}: {error}"
+                        )
+                    verdicts.append("term")
+        return verdicts, booked
+
+    def _forget(self) -> None:
+        self._chains.forget()
+        self._positions.clear()
+        self._sessions.clear()
+
+    def _book_all(self, incoming: list[Incoming]) -> tuple[list[Verdict], list[tuple[str, int]]]:
+        booked: list[tuple[str, int]] = []
+        with self._registry.transaction() as db:
+            verdicts = [self._book_one(one, booked) for one in incoming]
+            self._chains.write(time.time_ns())
+            db.executemany(
+                """INSERT INTO positions VALUES(?, ?, ?) ON CONFLICT(stream) DO UPDATE
+                   SET created = excluded.created, sequence = excluded.sequence""",
+                [
+                    (stream, self._created.get(stream, ""), self._positions[stream])
+                    for stream in {one.stream for one in incoming}
+                ],
+            )
+        return verdicts, booked
+
+    def _book_one(self, one: Incoming, booked: list[tuple[str, int]]) -> Verdict:
+        redelivery = one.sequence <= self._position(one.stream)
+        self._positions[one.stream] = max(self._position(one.stream), one.sequence)
+        try:
+            agent, session, lane = parse_batch_subject(one.subject)
+            batch = self._verified(agent, one.data)
+            header = batch.header
+            if (header.agent, header.session, header.lane) != (agent, session, lane):
+                raise WireError(
+                    f"signed as {header.agent}/{header.session}/{header.lane}, which isn't what its subject says"
+                )
+            self._check_session(agent, session, one.stored_ns)
+            chain = self._chains.get((agent, header.boot, session, lane.value), one.stored_ns)
+            new = self._chains.add(chain, batch, len(one.data), one.stored_ns, redelivery=redelivery)
+        except _UnknownAgent as error:
+            if one.deliveries < MAX_DELIVERIES:  # it may be enrolling at this moment
+                self.counts.retried += 1
+                return "retry"
+            self._quarantine(one, str(error))
+            return "term"
+        except (WireError, TooScattered, TooManyChains) as error:
+            self._quarantine(one, str(error))
+            return "term"
+        if new or not redelivery:
+            self._chains.mark(one.stream, one.subject, one.sequence, len(one.data), one.stored_ns)
+        if new:
+            self.counts.batches += 1
+            self.counts.packets += header.packets if header.kind == "packets" else 0
+            booked.append((agent, one.stored_ns))
+        elif redelivery:
+            self.counts.redelivered += 1
+        else:
+            self.counts.duplicates += 1
+        return "ack"
+
+    def _position(self, stream: str) -> int:
+        position = self._positions.get(stream)
+        if position is None:
+            row = self._registry.connection.execute(
+                "SELECT sequence FROM positions WHERE stream = ? AND created = ?",
+                (stream, self._created.get(stream, "")),  # a stream made anew counts from 1 again
+            ).fetchone()
+            position = self._positions[stream] = int(row["sequence"]) if row else 0
+        return position
+
+    def _verified(self, agent: str, message: bytes) -> OpenBatch:
+        known = self._keys.get(agent)
+        if known is None:
+            record = self._registry.agents.get(agent)
+            if record is None:
+                raise _UnknownAgent(f"no agent {agent!r} is enrolled here")
+            keys = [key.signing_public for key in self._registry.agents.keys(agent)]
+            known = self._keys[agent] = (record.enabled, keys)
+        # A disabled agent's batches were accepted by the server before it was revoked: they are its evidence.
+        _, keys = known
+        first: WireError | None = None
+        for key in keys:
+            try:
+                return open_batch(message, public=key)
+            except WireError as error:
+                first = first or error
+        raise first or WireError(f"agent {agent!r} has no signing key")
+
+    def _check_session(self, agent: str, session: str, stored_ns: int) -> None:
+        owner = self._sessions.get(session)
+        if owner is None:
+            record = self._registry.sessions.get(session)
+            if record is None:
+                self._registry.sessions.observe(session, agent, "", stored_ns)
+                owner = agent
+            else:
+                owner = record.agent
+            if len(self._sessions) > 50_000:
+                self._sessions.clear()
+            self._sessions[session] = owner
+        if owner != agent:
+            raise WireError(f"session {session} belongs to agent {owner!r}")
+
+    def _quarantine(self, one: Incoming, reason: str) -> None:
+        parts = one.subject.split(".")
+        added = self._registry.quarantine.add(
+            received_ns=one.stored_ns,
+            stream=one.stream,
+            sequence=one.sequence,
+            subject=one.subject,
+            agent=parts[1] if len(parts) > 1 else "",
+            session=parts[2] if len(parts) > 2 else "",
+            reason=reason,
+            message=one.data,
+            deliveries=one.deliveries,
+        )
+        if added:
+            self.counts.quarantined += 1
+            if self.counts.quarantined == 1:
+                log.warning("quarantined a message on %s: %s (more are only counted)", one.subject, reason)
+
+    # The agents' own totals
+
+    def heartbeat(self, heartbeat: Heartbeat, received_ns: int) -> None:
+        """Take the books of a verified heartbeat (a presence listener); written about once a second."""
+        for session, beat in heartbeat.sessions.items():
+            if len(self._waiting_books) < MAX_BOOKS_WAITING:
+                self._waiting_books[session, heartbeat.agent, heartbeat.boot] = (beat.books, received_ns)
+
+    async def _keep_books(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(BOOKS_EVERY_S)
+            waiting, self._waiting_books = self._waiting_books, {}
+            if waiting:
+                with suppress(sqlite3.Error):  # the next heartbeat says it again
+                    await loop.run_in_executor(self._worker, self._write_books, waiting)
+
+    def _write_books(self, waiting: dict[tuple[str, str, bytes], tuple[Books, int]]) -> None:
+        with self._registry.transaction() as db:
+            for (session, agent, boot), (books, received_ns) in waiting.items():
+                row = db.execute("SELECT agent FROM sessions WHERE id = ?", (session,)).fetchone()
+                if row is not None and row["agent"] == agent:
+                    save_books(db, session, agent, boot, books, "heartbeat", received_ns)
+
+
+class _UnknownAgent(Exception):
+    pass
