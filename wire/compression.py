@@ -79,12 +79,12 @@ def _compress(plain: bytes, compressor: str, level: int | None) -> bytes:
 
 
 def _zstd_compressor(level: int) -> "zstandard.ZstdCompressor":
-    kept: "dict[int, zstandard.ZstdCompressor] | None" = getattr(_local, "compressors", None)
+    import zstandard
+
+    kept: dict[int, zstandard.ZstdCompressor] | None = getattr(_local, "compressors", None)
     if kept is None:
         kept = _local.compressors = {}
     if level not in kept:
-        import zstandard
-
         kept[level] = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
     return kept[level]
 
