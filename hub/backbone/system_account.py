@@ -41,6 +41,9 @@ async def system_connection(state: StateDir) -> AsyncIterator[Client]:
             user_credentials=str(state.system_credentials),
             inbox_prefix=inbox_prefix("hub"),
             allow_reconnect=False,
+            # Without these the client tries 60 times, 2 s apart, even for its first connection.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
             connect_timeout=3,
             error_cb=quiet,
         )

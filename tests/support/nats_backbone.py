@@ -179,8 +179,9 @@ class Backbone:
     async def close(self) -> None:
         """Close every connection made here, then stop the server."""
         for connection in self._connections:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(connection.close(), 5)
+            # nats-py lets a CancelledError of its own out when the server went away under it: gather keeps it.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(connection.close(), return_exceptions=True), 5)
         if self.process is not None:
             self.stop()
 
