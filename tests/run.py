@@ -84,7 +84,7 @@ def run_pytest(
     report = BUILD / f"{name}.xml"
     report.unlink(missing_ok=True)
     process = subprocess.Popen(
-        python("-m", "pytest", "-q", f"--junit-xml={report}", "-p", "no:cacheprovider", *arguments),
+        python("-m", "pytest", "-q", f"--junit-xml={report}", "--continue-on-collection-errors", *arguments),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         env={**os.environ, **(environment or {})},
