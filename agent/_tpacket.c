@@ -185,13 +185,13 @@ static PyObject *copy_packets(PyObject *module, PyObject *args) {
     unsigned int snaplen;
     unsigned long long until_ns;
     Py_ssize_t index, offset, most;
-    if (!PyArg_ParseTuple(args, "y*IOnnKnO", &program, &snaplen, &source, &index, &offset, &until_ns, &most, &target)) return NULL;
+    if (!PyArg_ParseTuple(args, "y*IOnnKnO", &program, &snaplen, &source, &index, &offset, &until_ns, &most, &target))
+        return NULL;
     Columns in, out;
     PyObject *result = NULL;
     struct sock_filter *f = filter_from(&program);
     PyBuffer_Release(&program);
-    if (!f) return NULL;
-    if (columns_from(&in, source, 0) < 0) goto done;
+    if (!f || columns_from(&in, source, 0) < 0) goto done;
     if (columns_from(&out, target, 1) < 0) { columns_release(&in); goto done; }
     if (index < 0 || index > in.packets || offset < 0 || offset > in.bytes) {
         PyErr_SetString(PyExc_ValueError, "the position lies outside the columns");
@@ -200,7 +200,7 @@ static PyObject *copy_packets(PyObject *module, PyObject *args) {
     unsigned long long filtered = 0;
     int overrun = 0;
     Py_BEGIN_ALLOW_THREADS
-    for (; index < in.packets && most > 0; index++, most--) {
+    for (; index < in.packets && most > 0; index++) {
         uint64_t timestamp_ns;
         uint32_t captured, original;
         uint16_t flags;
@@ -208,8 +208,8 @@ static PyObject *copy_packets(PyObject *module, PyObject *args) {
         memcpy(&captured, (uint8_t *)in.captured.buf + 4 * index, 4);
         memcpy(&original, (uint8_t *)in.original.buf + 4 * index, 4);
         memcpy(&flags, (uint8_t *)in.flags.buf + 2 * index, 2);
-        if (timestamp_ns > until_ns) break;
         if ((Py_ssize_t)captured > in.bytes - offset) { overrun = 1; break; }
+        if (timestamp_ns > until_ns) break;
         Frame frame = {(uint8_t *)in.data.buf + offset, captured, original, (flags & 3) == FLAG_OUT ? PACKET_OUTGOING : PACKET_HOST, -1};
         uint32_t verdict = filter_run(f, &frame);
         if (!verdict) {
@@ -221,7 +221,7 @@ static PyObject *copy_packets(PyObject *module, PyObject *args) {
             memcpy((uint8_t *)out.data.buf + out.bytes, frame.data, keep);
             put_numbers(&out, timestamp_ns, keep, original, flags);
         }
-        offset += captured;
+        offset += captured, most--;
     }
     Py_END_ALLOW_THREADS
     if (overrun) PyErr_SetString(PyExc_ValueError, "the captured lengths exceed the data");
