@@ -27,7 +27,7 @@ def arp(line: Line, data: bytes, offset: int, name: str) -> None:
     match operation:
         case 1 if sender == target:
             text = f"ARP Announcement for {sender}"
-        case 1 if sender == "0.0.0.0":
+        case 1 if sender == "0.0.0.0":  # noqa: S104 - RFC 5227, not a listening address
             text = f"Who has {target}? (ARP Probe)"
         case 1:
             text = f"Who has {target}? Tell {sender}"

@@ -42,6 +42,11 @@ _VERSION_1 = (
         created_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL, ended_ns INTEGER,
         requested_by TEXT NOT NULL, reported_state TEXT, reported_reason TEXT NOT NULL DEFAULT '',
         reported BLOB, reported_ns INTEGER) STRICT, WITHOUT ROWID""",
+    # Each filter a session has had: packets are judged by the revision in their batch's header.
+    """CREATE TABLE session_filters(
+        session TEXT NOT NULL REFERENCES sessions(id) ON DELETE CASCADE, revision INTEGER NOT NULL,
+        filter TEXT NOT NULL, snaplen INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
+        PRIMARY KEY(session, revision)) STRICT, WITHOUT ROWID""",
     "CREATE INDEX sessions_agent ON sessions(agent, created_ns)",
     """CREATE TABLE desired(
         agent TEXT PRIMARY KEY REFERENCES agents(id) ON DELETE CASCADE, revision INTEGER NOT NULL,
@@ -54,7 +59,8 @@ _VERSION_1 = (
         message_bytes INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0,
         redelivered INTEGER NOT NULL DEFAULT 0, tombstones INTEGER NOT NULL DEFAULT 0,
         declared_packets INTEGER NOT NULL DEFAULT 0, declared_bytes INTEGER NOT NULL DEFAULT 0,
-        declared_kept_packets INTEGER NOT NULL DEFAULT 0, declared_newest INTEGER NOT NULL DEFAULT 0, closed_reason TEXT, closed_sequence INTEGER,
+        declared_kept_packets INTEGER NOT NULL DEFAULT 0, declared_newest INTEGER NOT NULL DEFAULT 0,
+        closed_reason TEXT, closed_sequence INTEGER,
         previous_boot BLOB, first_timestamp_ns INTEGER, last_timestamp_ns INTEGER,
         first_received_ns INTEGER NOT NULL, last_received_ns INTEGER NOT NULL,
         UNIQUE(agent, boot, session, lane)) STRICT""",

@@ -64,6 +64,7 @@ class Sessions:
                 )
             except sqlite3.IntegrityError:
                 raise ConflictError(f"there is already a session {spec.id}") from None
+            _keep_filter(db, spec)
 
     def observe(self, session: str, agent: str, reason: str, now_ns: int) -> bool:
         """Record a session of a known agent that only the archive knows; False when it is recorded already."""
@@ -107,6 +108,14 @@ class Sessions:
             )
             if changed.rowcount == 0:
                 raise UnknownError(f"there is no session {session!r}")
+            _keep_filter(db, spec)
+
+    def filters(self, session: str) -> dict[int, str]:
+        """Each filter the session has had, by revision."""
+        rows = self._db.connection.execute(
+            "SELECT revision, filter FROM session_filters WHERE session = ? ORDER BY revision", (session,)
+        )
+        return {row["revision"]: row["filter"] for row in rows}
 
     def set_reported(self, session: str, state: str, reason: str, reported: bytes, now_ns: int) -> None:
         """Store what the agent says of the session."""
@@ -123,6 +132,13 @@ class Sessions:
             db.execute(
                 "UPDATE sessions SET ended_ns = ? WHERE id = ? AND ended_ns IS NULL", (now_ns, session)
             )
+
+
+def _keep_filter(db: sqlite3.Connection, spec: SessionSpec) -> None:
+    db.execute(
+        "INSERT OR IGNORE INTO session_filters VALUES(?, ?, ?, ?, ?)",
+        (spec.id, spec.filter_revision, spec.filter, spec.snaplen, time.time_ns()),
+    )
 
 
 def _session(row: sqlite3.Row) -> SessionRecord:
