@@ -1,0 +1,209 @@
+"""The hub's settings: one table, and hub.yaml in the state directory, which may set any of them.
+
+Every key is optional. A wrong key, type or bound is refused at the start with file, line and remedy, since a setting
+that is silently ignored is worse than none.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(Exception):
+    """hub.yaml is wrong; the text names file, line and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    default: Any
+    unit: str
+    help: str
+    check: Callable[[Any], str | None]
+    """The reason why a value is refused, or None."""
+
+
+def _integer(low: int, high: int) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        if type(value) is not int or not low <= value <= high:
+            return f"want a whole number from {low} to {high}"
+        return None
+
+    return check
+
+
+def _text(value: Any) -> str | None:
+    return None if isinstance(value, str) and 0 < len(value) <= 255 else "want a text"
+
+
+def _choice(*words: str) -> Callable[[Any], str | None]:
+    return lambda value: None if value in words else f"want one of {', '.join(words)}"
+
+
+def _optional(check: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    return lambda value: None if value is None else check(value)
+
+
+def _names(value: Any) -> str | None:
+    if isinstance(value, list) and len(value) <= 64 and all(isinstance(name, str) and name for name in value):
+        return None
+    return "want a list of names or addresses"
+
+
+GIB = 1024**3
+DAY_S = 86_400
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "bind",
+        None,
+        "address",
+        "Address the page listens on; by default the one chosen at the first start.",
+        _optional(_text),
+    ),
+    Setting(
+        "port",
+        None,
+        "TCP port",
+        "Port of the page; by default the one chosen at the first start (8443). "
+        "A port set here must be free; otherwise the next free one is taken.",
+        _optional(_integer(1, 65535)),
+    ),
+    Setting(
+        "names",
+        [],
+        "list",
+        "Names and addresses people use for the page, beside this host's own: for messages only.",
+        _names,
+    ),
+    Setting(
+        "session_idle_s",
+        12 * 3600,
+        "s",
+        "A login ends this long after its last request.",
+        _integer(60, 90 * DAY_S),
+    ),
+    Setting(
+        "session_lifetime_s",
+        7 * DAY_S,
+        "s",
+        "A login ends this long after it began.",
+        _integer(60, 365 * DAY_S),
+    ),
+    Setting(
+        "archive_high_water_percent",
+        85,
+        "%",
+        "Above this share of the archive's budget the keeper makes room.",
+        _integer(10, 98),
+    ),
+    Setting(
+        "archive_low_water_percent",
+        75,
+        "%",
+        "The keeper purges the oldest confirmed batches down to this share.",
+        _integer(5, 97),
+    ),
+    Setting(
+        "retention_s",
+        None,
+        "s",
+        "How long packets are kept when a session doesn't say; empty: until room is needed.",
+        _optional(_integer(60, 3650 * DAY_S)),
+    ),
+    Setting(
+        "log_level",
+        "info",
+        "word",
+        "How much the hub writes: debug, info, warning, error.",
+        _choice("debug", "info", "warning", "error"),
+    ),
+)
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+MAX_FILE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    """The settings in force. Fields as in SETTINGS."""
+
+    bind: str | None = None
+    port: int | None = None
+    names: tuple[str, ...] = ()
+    session_idle_s: int = 12 * 3600
+    session_lifetime_s: int = 7 * DAY_S
+    archive_high_water_percent: int = 85
+    archive_low_water_percent: int = 75
+    retention_s: int | None = None
+    log_level: str = "info"
+
+
+def load(path: Path, *, required: bool = False) -> HubSettings:
+    """Read hub.yaml; the defaults if there is none and it isn't `required`. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(
+                f"{path}: there is no such file; leave --config out to use the defaults"
+            ) from None
+        return HubSettings()
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; that can't be a settings file")
+    return parse(raw.decode("utf-8", "replace"), str(path))
+
+
+def parse(text: str, name: str = "hub.yaml") -> HubSettings:
+    """Settings out of YAML text. Raises ConfigError with `name:line`."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: not YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}:1: not YAML: {error}") from None
+    if root is None:
+        return HubSettings()
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{name}:{root.start_mark.line + 1}: want lines of `name: value`")
+    values: dict[str, Any] = {}
+    for key_node, value_node in root.value:
+        where = f"{name}:{key_node.start_mark.line + 1}"
+        key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
+        setting = BY_NAME.get(key)
+        if setting is None:
+            near = difflib.get_close_matches(key, BY_NAME, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else f"; the settings are {', '.join(BY_NAME)}"
+            raise ConfigError(f"{where}: there is no setting `{key[:64]}`{hint}")
+        if key in values:
+            raise ConfigError(f"{where}: `{key}` is set twice")
+        value = _value(value_node, where, key)
+        refused = setting.check(value)
+        if refused:
+            raise ConfigError(
+                f"{where}: {key}: {refused} ({setting.unit}), not {str(value)[:64]!r}. {setting.help}"
+            )
+        values[key] = tuple(value) if isinstance(value, list) else value
+    settings = HubSettings(**values)
+    if settings.archive_low_water_percent >= settings.archive_high_water_percent:
+        raise ConfigError(f"{name}:1: archive_low_water_percent must be below archive_high_water_percent")
+    return settings
+
+
+def _value(node: yaml.Node, where: str, key: str) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {key}: not a value: {error}") from None
+    finally:
+        loader.dispose()

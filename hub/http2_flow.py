@@ -1,0 +1,56 @@
+"""Flow control of hypercorn's HTTP/2 side, corrected in two places.
+
+How the world works: HTTP/2 gives each stream a window. A reader that stops reading leaves the window at 0, and the
+server must stop producing. hypercorn 0.18 keeps a `StreamBuffer` per stream, and its `push` is meant to wait while
+32 KiB are unsent. Two things go wrong there:
+
+* `pop(0)`, which is what the sender does when the window is empty, counts as "drained" and wakes `push`: a client that
+  never reads lets the buffer grow by everything the application sends.
+* when the connection closes, buffers of unfinished streams aren't closed, so an application inside `push` or `drain`
+  waits for ever, and the connection's task with it.
+
+Both are mended by subclassing; `tests/web/test_backpressure.py` fails if a later hypercorn stops using these classes.
+"""
+
+import hypercorn.protocol
+import hypercorn.protocol.h2
+from hypercorn.events import Closed, Event
+from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
+
+
+class BoundedStreamBuffer(StreamBuffer):
+    """At most 32 KiB plus one pushed chunk are unsent."""
+
+    async def pop(self, max_length: int) -> bytes:
+        """The next `max_length` bytes or fewer; wakes the producer only when the buffer itself is low."""
+        length = min(len(self.buffer), max_length)
+        data = bytes(self.buffer[:length])
+        del self.buffer[:length]
+        if len(self.buffer) < BUFFER_LOW_WATER:
+            await self._paused.set()
+        if not self.buffer:
+            await self._is_empty.set()
+        return data
+
+
+class ClosingH2Protocol(H2Protocol):
+    """Lets go of whoever waits for a stream's buffer when the stream or its connection is gone."""
+
+    async def handle(self, event: Event) -> None:
+        """A closed connection closes every buffer, which ends `push` and `drain`."""
+        await super().handle(event)
+        if isinstance(event, Closed):
+            for buffer in list(self.stream_buffers.values()):
+                await buffer.close()
+
+    async def _close_stream(self, stream_id: int) -> None:
+        await super()._close_stream(stream_id)
+        buffer = self.stream_buffers.get(stream_id)
+        if buffer is not None and not buffer.complete:
+            await buffer.close()
+
+
+def install() -> None:
+    """Put both classes where hypercorn looks them up. Idempotent."""
+    hypercorn.protocol.h2.StreamBuffer = BoundedStreamBuffer  # type: ignore[misc]
+    setattr(hypercorn.protocol, "H2Protocol", ClosingH2Protocol)  # noqa: B010 - a name it doesn't export

@@ -1,0 +1,191 @@
+"""The page Sessions: the list, one session with its books, and the orders that change it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Request, Response, get, post
+
+from hub.app import Hub, hub_of
+from hub.books_table import groups, verdict_of
+from hub.export import Estimate
+from hub.registry import ConflictError
+from hub.routes.live import judge_filter
+from hub.routes.start_form import whole_number
+from hub.session_books import session_books
+from hub.session_view import SessionView, matches, view
+from wire.errors import WireError
+from wire.names import check_session_id
+from wire.session import MAX_SNAPLEN
+
+AnyRequest = Request[Any, Any, Any]
+
+MAX_LISTED = 200
+MAX_SEARCHED = 5_000
+"""The newest sessions a search looks at."""
+ORDERS = ("pause", "resume", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSession:
+    """A row of the list."""
+
+    record: Any
+    word: str
+    reason: str
+    kind: str
+    where: str
+    filter: str
+    lasted_s: float
+    packets: int
+    bytes: int
+
+
+def _context(hub: Hub, one: SessionView) -> dict[str, Any]:
+    account = session_books(hub.registry, one.record.id)
+    return {
+        "view": one,
+        "books": account,
+        "groups": groups(account),
+        "verdict": verdict_of(account, ended=one.ended),
+        "quarantine": hub.registry.quarantine.all(session=one.record.id, limit=5)
+        if account.quarantined
+        else [],
+    }
+
+
+def _require(hub: Hub, session_id: str) -> SessionView:
+    return view(hub.registry.sessions.require(check_session_id(session_id)))
+
+
+def listed(hub: Hub, query: str, state: str) -> tuple[list[ListedSession], bool]:
+    """(rows, more) of the newest sessions that fit."""
+    sums = {
+        row["session"]: (row["packets"], row["bytes"])
+        for row in hub.registry.connection.execute(
+            "SELECT session, sum(packets) AS packets, sum(captured_bytes) AS bytes FROM chains GROUP BY session"
+        )
+    }
+    rows: list[ListedSession] = []
+    for record in hub.registry.sessions.all(active_only=state == "active", limit=MAX_SEARCHED):
+        one = view(record)
+        if not matches(one, query, state):
+            continue
+        if len(rows) == MAX_LISTED:
+            return rows, True
+        packets, size = sums.get(record.id, (0, 0))
+        rows.append(
+            ListedSession(
+                record, one.word, one.reason, one.kind, one.where, one.filter, one.lasted_s, packets, size
+            )
+        )
+    return rows, False
+
+
+@get("/sessions")
+async def sessions_page(request: AnyRequest) -> Response[str]:
+    """The list, with ?q= and ?state=."""
+    hub = hub_of(request)
+    query = request.query_params.get("q", "")[:200]
+    state = request.query_params.get("state", "")
+    state = state if state in ("active", "ended", "refused") else ""
+    rows, more = listed(hub, query, state)
+    return hub.pages.page(request, "pages/sessions.html", rows=rows, more=more, q=query, state=state)
+
+
+@get("/sessions/{session_id:str}")
+async def session_page(request: AnyRequest, session_id: str) -> Response[str]:
+    """One session."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    return hub.pages.page(
+        request, "pages/session.html", estimate=estimate(hub, session_id), **_context(hub, one)
+    )
+
+
+def estimate(hub: Hub, session_id: str) -> Estimate | None:
+    """What an export would hold; None for a session the ledger knows nothing of."""
+    return hub.export.estimate([session_id])
+
+
+@get("/sessions/{session_id:str}/state")
+async def session_state_fragment(request: AnyRequest, session_id: str) -> Response[str]:
+    """The part of the page that changes; status 286 tells htmx to stop asking."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    status = 286 if one.ended and "hx-request" in request.headers else 200
+    return hub.pages.fragment("fragments/session_live.html", status=status, **_context(hub, one))
+
+
+def give_order(hub: Hub, session_id: str, order: str) -> SessionView:
+    """Pause, resume or stop; ConflictError when the state doesn't allow it."""
+    if order == "pause":
+        hub.sessions.pause(session_id)
+    elif order == "resume":
+        hub.sessions.resume(session_id)
+    else:
+        hub.sessions.stop(session_id)
+    hub.declarer.wake()
+    return _require(hub, session_id)
+
+
+def _order(name: str) -> Any:
+    @post(f"/sessions/{{session_id:str}}/{name}", status_code=200, name=f"session-{name}")
+    async def order_session(request: AnyRequest, session_id: str) -> Response[str]:
+        hub = hub_of(request)
+        one = give_order(hub, check_session_id(session_id), name)
+        return hub.pages.fragment("fragments/session_controls.html", view=one)
+
+    return order_session
+
+
+@get("/sessions/{session_id:str}/filter")
+async def filter_form(request: AnyRequest, session_id: str) -> Response[str]:
+    """The panel that changes the filter."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    if not one.can_stop or one.record.spec is None:
+        raise ConflictError("the session has ended: its filter can't change any more")
+    return hub.pages.fragment(
+        "fragments/filter_form.html",
+        view=one,
+        filter=one.filter,
+        snaplen=str(one.record.spec.snaplen),
+        error="",
+    )
+
+
+@post("/sessions/{session_id:str}/filter", status_code=200)
+async def change_filter(request: AnyRequest, session_id: str) -> Response[str]:
+    """Swap filter and snaplen: an empty answer closes the panel; a refused filter comes back with its reason."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    form = await request.form()
+    text, snaplen_text = str(form.get("filter", "")).strip(), str(form.get("snaplen", "")).strip()
+    snaplen = whole_number(snaplen_text, 1, MAX_SNAPLEN)
+    error = "" if snaplen else f"Bytes of each packet: a whole number from 1 to {MAX_SNAPLEN}."
+    if not error and text and one.record.spec is not None:
+        verdict = await judge_filter(
+            hub, [(one.record.agent, one.record.spec.interface)], text, snaplen or MAX_SNAPLEN
+        )
+        error = verdict.text if verdict.kind == "error" else ""
+    if not error:
+        try:
+            hub.sessions.change_filter(one.record.id, text, snaplen)
+        except WireError as refused:
+            error = f"{refused}"
+    if error:
+        return hub.pages.fragment(
+            "fragments/filter_form.html", status=422, view=one, filter=text, snaplen=snaplen_text, error=error
+        )
+    hub.declarer.wake()
+    return Response("", media_type="text/html; charset=utf-8")
+
+
+handlers = [
+    sessions_page,
+    session_page,
+    session_state_fragment,
+    filter_form,
+    change_filter,
+    *(_order(name) for name in ORDERS),
+]

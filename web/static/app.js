@@ -1,0 +1,118 @@
+/* What every page needs beyond htmx: the CSRF token, questions before deeds, messages, times, dialogs. No inline code anywhere:
+   the Content-Security-Policy forbids it. */
+"use strict";
+(() => {
+  const one = (selector) => document.querySelector(selector);
+  const csrf = one('meta[name="csrf"]')?.content ?? "";
+
+  document.addEventListener("htmx:configRequest", (event) => {
+    event.detail.headers["x-csrf-token"] = csrf;
+  });
+
+  const toLogin = () => location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
+
+  /* Messages */
+  const toast = (text, kind = "bad") => {
+    const box = document.createElement("div");
+    box.className = `toast ${kind}`;
+    box.dataset.testid = "toast";
+    const words = document.createElement("p");
+    words.textContent = text;
+    const close = document.createElement("button");
+    close.type = "button";
+    close.className = "quiet compact";
+    close.textContent = "Close";
+    close.addEventListener("click", () => box.remove());
+    box.append(words, close);
+    const list = one("#toasts");
+    list.append(box);
+    while (list.children.length > 4) list.firstElementChild.remove();
+    if (kind === "ok") setTimeout(() => box.remove(), 5000);
+  };
+
+  document.addEventListener("htmx:responseError", (event) => {
+    const xhr = event.detail.xhr;
+    if (xhr.status === 401) {
+      toLogin();
+      return;
+    }
+    let text = "";
+    try { text = JSON.parse(xhr.responseText).error.message; } catch { /* not ours */ }
+    toast(text || `The hub answered with status ${xhr.status}. Try again; if it stays, look into the hub's log.`);
+  });
+  document.addEventListener("htmx:sendError", () => toast("The hub doesn't answer. Is it running, and is the network up?"));
+  document.addEventListener("htmx:timeout", () => toast("The hub took too long to answer."));
+  document.addEventListener("wirepool:toast", (event) => toast(event.detail.text, event.detail.kind));
+
+  /* The page says when its event stream is away. */
+  const connection = (away) => { const bar = one("#connection"); if (bar) bar.hidden = !away; };
+  let asking = false;
+  const away = async () => {
+    connection(true);
+    if (asking) return;
+    asking = true;
+    try {
+      const answer = await fetch("/api/session", { headers: { accept: "application/json" } });
+      if (answer.status === 401) toLogin();
+    } catch { /* the hub is away: the stream goes on trying */ }
+    setTimeout(() => { asking = false; }, 3000);
+  };
+  document.addEventListener("htmx:sseError", away);
+  document.addEventListener("htmx:sseOpen", () => connection(false));
+  document.addEventListener("wirepool:stream", (event) => { if (event.detail.away) away(); else connection(false); });
+
+  /* Questions before deeds that can't be undone */
+  const confirm = one("#confirm");
+  let proceed = null;
+  document.addEventListener("htmx:confirm", (event) => {
+    if (!event.detail.question) return;
+    event.preventDefault();
+    const source = event.detail.elt;
+    one("#confirm-title").textContent = event.detail.question;
+    one("#confirm-text").textContent = source.dataset.confirmText ?? "";
+    one("#confirm-yes").textContent = source.dataset.confirmYes ?? "Yes";
+    proceed = () => event.detail.issueRequest(true);
+    confirm.showModal();
+    one("#confirm-no").focus();
+  });
+  one("#confirm-yes")?.addEventListener("click", () => { confirm.close(); proceed?.(); proceed = null; });
+  one("#confirm-no")?.addEventListener("click", () => confirm.close());
+
+  /* The panel opens when something was loaded into it; an answer with nothing in it closes it. */
+  const panel = one("#panel");
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target?.id !== "panel-content") return;
+    const empty = event.detail.target.textContent.trim() === "";
+    if (empty) panel.close();
+    else if (!panel.open) panel.showModal();
+  });
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-close]")) panel.close();
+    if (event.target === panel || event.target === confirm) event.target.close();
+  });
+
+  /* Choosing an interface chooses its agent. */
+  document.addEventListener("change", (event) => {
+    const name = event.target.name ?? "";
+    if (!name.startsWith("interface.")) return;
+    const box = document.getElementById("pick-" + name.slice("interface.".length));
+    if (box && !box.disabled) box.checked = true;
+  });
+
+  /* Times are UTC; the reader's own is in the title. */
+  const local = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+  document.addEventListener("mouseover", (event) => {
+    const time = event.target.closest?.("time");
+    if (!time || time.title) return;
+    const when = new Date(time.dateTime.replace(/\.(\d{3})\d*Z$/, ".$1Z"));
+    if (!Number.isNaN(when.valueOf())) time.title = `${time.dateTime.replace("T", " ").replace("Z", " UTC")}\nhere: ${local.format(when)}`;
+  });
+
+  /* "/" goes to the field for searching or filtering. */
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, textarea, select, dialog")) return;
+    const field = one("#q, #filter");
+    if (field) { event.preventDefault(); field.focus(); }
+  });
+})();
