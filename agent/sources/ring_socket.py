@@ -21,6 +21,7 @@ import socket
 import struct
 
 from agent import _tpacket
+from agent.interfaces import LINKTYPE_OF_HARDWARE
 from agent.sources.source import SourceError
 from agent.tag_filter import REJECT_ALL
 
@@ -34,19 +35,11 @@ _SO_TIMESTAMPING = 37
 _STAMP_RECEIVED, _STAMP_REPORT = 1 << 3, 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
 _ETH_P_ALL = 3
 _SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8910, 0x8913, 0x8927, 0x8933
-_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_IFF_UP = 0x1
 _FRAME_BYTES = 2048  # V3 packs packets without regard to it; the kernel only checks that it is plausible
 _INSTRUCTION_BYTES = 8
 
-_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
-_LINKTYPE_OF_HARDWARE = {
-    _ARPHRD_ETHER: 1,
-    _ARPHRD_LOOPBACK: 1,  # the kernel gives loopback frames an Ethernet header of zeroes
-    65534: 101,  # ARPHRD_NONE: tun, WireGuard: bare IP packets, LINKTYPE_RAW
-    519: 101,  # ARPHRD_RAWIP: cellular modems
-    768: 101,  # ARPHRD_TUNNEL: IP in IP
-    769: 101,  # ARPHRD_TUNNEL6
-}
+_ARPHRD_LOOPBACK = 772
 
 
 class RingSocket:
@@ -99,13 +92,13 @@ class RingSocket:
             raise SourceError(
                 f"there is no interface {self.interface}{hint}", f"This host has: {present}"
             ) from None
-        if hardware not in _LINKTYPE_OF_HARDWARE:
+        if hardware not in LINKTYPE_OF_HARDWARE:
             raise SourceError(
                 f"interface {self.interface} has hardware type {hardware} (ARPHRD_ in linux/if_arp.h), whose frames "
                 "can't be captured yet",
                 "Ethernet-like, loopback, tun, WireGuard and IP tunnel interfaces can",
             )
-        return index, _LINKTYPE_OF_HARDWARE[hardware], hardware == _ARPHRD_LOOPBACK
+        return index, LINKTYPE_OF_HARDWARE[hardware], hardware == _ARPHRD_LOOPBACK
 
     def _set_up(self, retire_ms: int, promiscuous: bool) -> None:
         sock = self._socket
