@@ -19,6 +19,7 @@ from hub.backbone.state import StateDir, StateError, write_private
 from wire.keys import SigningKey
 
 MEBIBYTE = 1 << 20
+LEFTOVER_AGE_S = 60
 MIN_BUDGET_BYTES = 192 * MEBIBYTE
 MAX_DEFAULT_BUDGET_BYTES = 64 << 30
 ACCOUNT_NAME = "WIREPOOL"
@@ -39,6 +40,7 @@ def prepare(
     now_s = int(time.time()) if now_s is None else now_s
     first = not state.exists
     state.make_directories()
+    _remove_leftovers(state)
     settings = state.settings()
     budget = budget_bytes or settings.budget_bytes or default_budget(state.root)
     if budget < MIN_BUDGET_BYTES:
@@ -56,6 +58,22 @@ def prepare(
     renew_own_credentials(state, now_s)
     state.change_settings(budget_bytes=budget, names=more_names)
     return first
+
+
+def _remove_leftovers(state: StateDir) -> None:
+    """Unfinished files of a start that was killed. Young ones may be somebody's who is writing now."""
+    for directory in (
+        state.root,
+        state.operator,
+        state.tls,
+        state.nats,
+        state.resolver,
+        state.hub,
+        state.viewers,
+    ):
+        for path in directory.glob(".?*.*"):
+            if path.is_file() and time.time() - path.stat().st_mtime > LEFTOVER_AGE_S:
+                path.unlink(missing_ok=True)
 
 
 def default_budget(directory: Path) -> int:

@@ -285,7 +285,7 @@ def parse_settings(raw: bytes, path: Path) -> Settings:
                 raise ValueError(f"unknown key {key!r}")
             document[key] = _checked(key, value)
         return Settings(**document)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise StateError(
             f"{path}: {error}. Repair it, or move it away to start with the defaults."
         ) from error

@@ -70,7 +70,7 @@ async def test_killed_anywhere_in_the_first_start(tmp_path: Path) -> None:
     chance = random.Random(seed)
     survivors: dict[str, bytes] = {}
     for _ in range(12):
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - a fork, nothing to wait for
             [sys.executable, "-c", program, str(state.root)], stdout=subprocess.PIPE, cwd=REPOSITORY
         )
         assert process.stdout is not None
@@ -91,7 +91,6 @@ async def test_killed_anywhere_in_the_first_start(tmp_path: Path) -> None:
     async with backbone(directory) as bus:
         connection = await bus.connect_agent(bus.agent("web1"))
         assert connection.is_connected, seed
-    assert [p for p in state.root.rglob(".*") if p.is_file() and p.suffix != ".lock"] == [], seed
 
 
 def test_ca_certificate_lost_is_made_again_from_its_key_but_a_lost_key_is_an_error(tmp_path: Path) -> None:
@@ -192,10 +191,9 @@ def test_agent_jwt_is_a_function_of_time_with_a_third_of_life_left(
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300))
 def test_settings_file_of_garbage_is_a_clear_error(raw: bytes) -> None:
-    try:
+    # No random bytes are a settings file of this version.
+    with pytest.raises(StateError, match=r"settings\.json: .*Repair it"):
         parse_settings(raw, Path("settings.json"))
-    except StateError as error:
-        assert "settings.json" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +224,12 @@ def test_too_small_a_budget_says_so(tmp_path: Path) -> None:
 def test_a_directory_is_held_by_one(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "state")
     state.make_directories()
-    with state.locked("wirepool up"), pytest.raises(StateError, match=rf"wirepool up \(pid {os.getpid()}\)"):
-        with state.locked("another"):
-            pass
+    with (
+        state.locked("wirepool up"),
+        pytest.raises(StateError, match=rf"wirepool up \(pid {os.getpid()}\)"),
+        state.locked("another"),
+    ):
+        pass
     with state.locked("later"):
         pass
 
@@ -272,10 +273,21 @@ def test_what_the_configuration_can_not_carry_is_refused(text: str) -> None:
 def test_hostile_bind_stays_a_string() -> None:
     rendered = server_config.render(
         StateDir(Path("/nowhere")),
-        Settings(nats_bind='1"\ndebug: true #'[:2] + " debug: true", budget_bytes=BUDGET),
+        Settings(nats_bind='1" debug= true', budget_bytes=BUDGET),
     )
     line = next(line for line in rendered.splitlines() if line.startswith("listen"))
-    assert line == 'listen: "1\\" debug: true:4222"'
+    assert line == 'listen: "1\\" debug= true:4222"'
+
+
+def test_leftovers_of_a_killed_start_go_when_they_are_old(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    first_start.prepare(state, budget_bytes=BUDGET)
+    old, young = state.tls / ".ca.key.abcdefgh", state.tls / ".server.key.abcdefgh"
+    for path in (old, young):
+        path.write_text("half a key")
+    os.utime(old, (1, 1))
+    first_start.prepare(state)
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_ports(tmp_path: Path) -> None:
