@@ -15,6 +15,7 @@ signatures on the certificates.
 import base64
 import binascii
 import hashlib
+import io
 import json
 import os
 import re
@@ -52,18 +53,18 @@ class Sink(Protocol):
         """Take all of `data`."""
 
 
-class _Unseekable:
+class _Unseekable(io.RawIOBase):
     """Lets zipfile write to anything that has `write`: it never seeks, and it is told so."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any, /) -> int:
         self._sink.write(bytes(data))
         return len(data)
 
-    def flush(self) -> None:
-        """The sink's owner flushes."""
+    def writable(self) -> bool:
+        return True
 
     def seekable(self) -> bool:
         return False
@@ -76,8 +77,9 @@ class WpzWriter:
     """
 
     def __init__(self, sink: Sink, *, hub_public: bytes, created_ns: int, sessions: list[str]) -> None:
-        self._zip = zipfile.ZipFile(_Unseekable(sink), "w", zipfile.ZIP_STORED, allowZip64=True)  # type: ignore[arg-type]
-        self._date = max(time.gmtime(created_ns // 10**9)[:6], (1980, 1, 1, 0, 0, 0))
+        self._zip = zipfile.ZipFile(_Unseekable(sink), "w", zipfile.ZIP_STORED, allowZip64=True)
+        date = time.gmtime(max(created_ns // 10**9, 315532800))  # a zip knows no time before 1980
+        self._date = (date.tm_year, date.tm_mon, date.tm_mday, date.tm_hour, date.tm_min, date.tm_sec)
         self._hub_public = hub_public
         self._messages = self._zip.open(self._entry(_MESSAGES), "w", force_zip64=True)
         self._digest = hashlib.sha256()
@@ -111,7 +113,7 @@ class WpzWriter:
         self._zip.close()
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
-        entry = zipfile.ZipInfo(name, self._date)  # type: ignore[arg-type]
+        entry = zipfile.ZipInfo(name, self._date)
         entry.external_attr = 0o644 << 16
         return entry
 
@@ -187,7 +189,7 @@ def verify_wpz(path: str | os.PathLike[str], trust: bytes | None) -> EvidenceRep
     """
     with open(path, "rb") as file:
         try:
-            with zipfile.ZipFile(_Bounded(file)) as archive:  # type: ignore[arg-type]
+            with zipfile.ZipFile(_Bounded(file)) as archive:
                 return _verify(archive, trust)
         except (OSError, WireError):
             raise

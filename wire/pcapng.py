@@ -6,9 +6,11 @@ filter revision, snaplen), `packet_blocks` with the number of that interface, at
 """
 
 import struct
+from typing import TypedDict
 
 from wire import _columns
 from wire.body import Columns
+from wire.books import Books
 
 APPLICATION = "wirepool"
 LINKTYPE_ETHERNET = 1
@@ -127,3 +129,26 @@ def pcap_records(columns: Columns) -> bytes:
     return _columns.pcap_records(
         columns.timestamp_ns, columns.captured_bytes, columns.original_bytes, columns.data
     )
+
+
+class Counters(TypedDict):
+    """The counters that `statistics_block` takes from a session's books."""
+
+    received: int
+    dropped: int
+    filter_accepted: int
+    delivered: int
+
+
+def statistics_of(books: Books) -> Counters:
+    """The counters of a statistics block that follow from a session's books.
+
+    isb_ifrecv is what the socket received, and isb_ifdrop carries the ring's drops: so dumpcap writes them, and there
+    Wireshark and capinfos look. What a classic BPF filter turned away isn't counted and therefore in neither.
+    """
+    return {
+        "received": books.received + (books.filtered or 0),
+        "dropped": books.dropped_ring,
+        "filter_accepted": books.received,
+        "delivered": books.captured,
+    }

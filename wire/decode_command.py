@@ -1,0 +1,377 @@
+"""`wirepool decode`: concatenated messages from standard input to lines, JSON, pcapng or pcap.
+
+Starts anywhere in a chain; reports gaps, declared drops and damage on standard error; goes on at the next message
+behind damage. Signatures aren't checked here (that needs keys: `wirepool verify`), body hashes and sums are.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from wire.batch import (
+    DIRECTION_IN,
+    DIRECTION_MASK,
+    DIRECTION_OUT,
+    Columns,
+    Header,
+    Kind,
+    decode_columns,
+    decode_tombstone,
+    open_batch,
+)
+from wire.body import FLAGS
+from wire.errors import WireError
+from wire.framing import split_messages
+
+_CHUNK_BYTES = 1024 * 1024
+_MAX_CHAINS = 65536
+_MAX_MISSING = 4096
+
+
+class Stop(Exception):
+    """The output asked for can't hold what comes; the text says why and what to do."""
+
+
+@dataclass(slots=True)
+class _Passed:
+    """What is known of one chain."""
+
+    expected: int
+    """The sequence that comes next."""
+    previous: bytes
+    """The hash it must name."""
+    missing: set[int] = field(default_factory=set)
+    """Passed over so far: they may come late. At most 4,096."""
+
+
+class GapWatch:
+    """Says on standard error what is missing between the batches that pass by."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._broken = False
+        self._chains: dict[tuple[str, bytes, str, str], _Passed] = {}
+
+    def found(self) -> bool:
+        """Whether something is still missing or doesn't fit."""
+        return self._broken or any(chain.missing for chain in self._chains.values())
+
+    def see(self, header: Header, last: int, last_hash: bytes) -> bool:
+        """A batch that stands for its sequence to `last`. False when it came before: a duplicate."""
+        key = (header.agent, header.boot, header.session, header.lane)
+        who = f"{header.agent} {header.session} {header.lane}"
+        first = header.sequence
+        chain = self._chains.get(key)
+        if chain is None:
+            if len(self._chains) >= _MAX_CHAINS:
+                raise WireError(f"more than {_MAX_CHAINS} chains in one stream")
+            self._chains[key] = _Passed(last + 1, last_hash)
+            return True
+        if last < chain.expected:
+            late = chain.missing.intersection(range(first, last + 1))
+            chain.missing -= late
+            if late:
+                self._say(f"late: {who}: batch {first} came after all")
+            return bool(late)
+        if first > chain.expected:
+            missing = (
+                str(chain.expected) if first == chain.expected + 1 else f"{chain.expected} to {first - 1}"
+            )
+            self._say(f"gap: {who}: batches {missing} are missing")
+            chain.missing.update(range(chain.expected, min(first, chain.expected + _MAX_MISSING)))
+            if len(chain.missing) > _MAX_MISSING:
+                chain.missing = set(sorted(chain.missing)[-_MAX_MISSING:])
+        elif first == chain.expected and header.previous != chain.previous:
+            self._broken = True
+            self._say(f"broken chain: {who}: batch {first} doesn't follow the one before it")
+        chain.expected, chain.previous = last + 1, last_hash
+        return True
+
+
+class Lines:
+    """A line per packet for a reader."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+
+    def batch(self, header: Header, columns: Columns) -> None:
+        """One batch's lines in one write."""
+        from wire.packet_summary import summarise
+
+        lines = []
+        for time_ns, captured, original, _, data in packets_of(columns):
+            length = str(original) if captured == original else f"{captured}/{original}"
+            summary = summarise(header.link_type, data)
+            lines.append(f"{_utc(time_ns)} {header.agent} {header.interface} {length} {summary}\n")
+        self._write("".join(lines).encode())
+
+    def finish(self) -> None:
+        """Nothing comes last."""
+
+
+class JsonLines:
+    """A JSON object per packet and line."""
+
+    def __init__(self, write: Callable[[bytes], None], *, with_data: bool) -> None:
+        self._write = write
+        self._with_data = with_data
+
+    def batch(self, header: Header, columns: Columns) -> None:
+        """One batch's lines in one write."""
+        import json
+        from base64 import b64encode
+
+        from wire.packet_summary import summarise
+
+        lines = []
+        for index, (time_ns, captured, original, flags, data) in enumerate(packets_of(columns)):
+            summary = summarise(header.link_type, data)
+            packet = {
+                "time": _utc(time_ns),
+                "time_ns": time_ns,
+                "agent": header.agent,
+                "session": header.session,
+                "boot": header.boot.hex(),
+                "lane": header.lane.value,
+                "sequence": header.sequence,
+                "index": index,
+                "interface": header.interface,
+                "link_type": header.link_type,
+                "captured_bytes": captured,
+                "original_bytes": original,
+                "flags": flag_names(flags),
+                "source": summary.source,
+                "destination": summary.destination,
+                "protocol": summary.protocol,
+                "info": summary.info,
+            }
+            if self._with_data:
+                packet["data"] = b64encode(data).decode()
+            lines.append(json.dumps(packet, ensure_ascii=False) + "\n")
+        self._write("".join(lines).encode())
+
+    def finish(self) -> None:
+        """Nothing comes last."""
+
+
+class Pcapng:
+    """A pcapng file: an interface for each agent, boot, session, interface, link type, filter revision and snaplen."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        from wire import pcapng
+
+        self._pcapng = pcapng
+        self._write = write
+        self._interfaces: dict[tuple[object, ...], int] = {}
+        self._newest: dict[int, Header] = {}
+        write(pcapng.section_header())  # at once: a reader at the end of a pipe waits for it
+
+    def batch(self, header: Header, columns: Columns) -> None:
+        """The interface block where it is new, and the packets, in one write."""
+        out = b""
+        key = (
+            *(header.agent, header.boot, header.session, header.interface),
+            *(header.link_type, header.filter_revision, header.snaplen),
+        )
+        number = self._interfaces.get(key)
+        if number is None:
+            number = self._interfaces[key] = len(self._interfaces)
+            out = self._pcapng.interface_block(
+                name=f"{header.agent}:{header.interface}",
+                description=f"agent {header.agent}, session {header.session}, boot {header.boot.hex()}, "
+                f"filter revision {header.filter_revision}",
+                link_type=header.link_type,
+                snaplen=header.snaplen,
+            )
+        self._newest[number] = header
+        self._write(out + self._pcapng.packet_blocks(number, columns))
+
+    def finish(self) -> None:
+        """A statistics block for each interface."""
+        for number, header in self._newest.items():
+            counters = self._pcapng.statistics_of(header.books)
+            self._write(self._pcapng.statistics_block(number, header.last_timestamp_ns, **counters))
+
+
+class Pcap:
+    """A classic pcap file with nanoseconds: one link type only."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._link_type: int | None = None
+
+    def batch(self, header: Header, columns: Columns) -> None:
+        """The packets in one write; Stop when their link type isn't the file's."""
+        from wire import pcapng
+
+        out = b""
+        if self._link_type is None:
+            self._link_type = header.link_type
+            out = pcapng.pcap_header(link_type=header.link_type, snaplen=262144)
+        elif self._link_type != header.link_type:
+            raise Stop(
+                f"a pcap file holds one link type: it began with {self._link_type}, and {header.agent} "
+                f"{header.interface} has {header.link_type}; use --pcapng, which holds any mixture"
+            )
+        try:
+            self._write(out + pcapng.pcap_records(columns))
+        except ValueError as error:
+            raise Stop(f"{error}; use --pcapng") from None
+
+    def finish(self) -> None:
+        """An empty input becomes an empty Ethernet file, which readers take."""
+        if self._link_type is None:
+            from wire import pcapng
+
+            self._write(pcapng.pcap_header(link_type=1, snaplen=262144))
+
+
+def packets_of(columns: Columns) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """(time in ns, captured bytes, original bytes, flags, bytes) of each packet. For people's eyes: a Python loop."""
+    import struct
+
+    n = len(columns)
+    data = memoryview(columns.data)
+    at = 0
+    for time_ns, captured, original, flags in zip(
+        struct.unpack(f"<{n}Q", columns.timestamp_ns),
+        struct.unpack(f"<{n}I", columns.captured_bytes),
+        struct.unpack(f"<{n}I", columns.original_bytes),
+        struct.unpack(f"<{n}H", columns.flags),
+        strict=True,
+    ):
+        yield time_ns, captured, original, flags, bytes(data[at : at + captured])
+        at += captured
+
+
+def flag_names(flags: int) -> list[str]:
+    """The flags that are set, in words."""
+    names = {DIRECTION_IN: ["inbound"], DIRECTION_OUT: ["outbound"]}.get(flags & DIRECTION_MASK, [])
+    return names + [
+        name.lower() for name, (bits, _) in FLAGS.items() if bits.isdigit() and flags >> int(bits) & 1
+    ]
+
+
+def _utc(time_ns: int) -> str:
+    import time
+
+    seconds, ns = divmod(time_ns, 10**9)
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ns:09d}Z"
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds}.{ns:09d}"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decode standard input. 0: all well; 1: gaps or damage, said on standard error; 2: couldn't go on."""
+    try:
+        return _run(arguments, sys.stdin.buffer)
+    except BrokenPipeError:
+        # The reader has enough (`| head`). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        _say(f"{error.filename or 'output'}: {error.strerror}")
+        return 2
+
+
+def _run(arguments: argparse.Namespace, source: BinaryIO) -> int:
+    path = arguments.pcapng or arguments.pcap
+    sink = sys.stdout.buffer if path in (None, "-") else open(path, "wb")  # noqa: SIM115 (closed below)
+    try:
+        if path == "-" and sys.stdout.isatty():
+            raise Stop("a capture file on a terminal helps nobody: pipe it, or name a file")
+
+        def write(data: bytes) -> None:
+            sink.write(data)
+            sink.flush()  # whoever watches a live stream sees each batch as it comes
+
+        if arguments.pcapng:
+            output: Lines | JsonLines | Pcapng | Pcap = Pcapng(write)
+        elif arguments.pcap:
+            output = Pcap(write)
+        elif arguments.json:
+            output = JsonLines(write, with_data=arguments.data)
+        else:
+            output = Lines(write)
+        return _decode(source, output, strict=arguments.strict)
+    except Stop as error:
+        _say(str(error))
+        return 2
+    finally:
+        if sink is not sys.stdout.buffer:
+            sink.close()
+
+
+def _decode(source: BinaryIO, output: Lines | JsonLines | Pcapng | Pcap, *, strict: bool) -> int:
+    watch = GapWatch(_say)
+    damage = 0
+
+    def damaged(offset: int, skipped: int, reason: str) -> None:
+        nonlocal damage
+        damage += 1
+        _say(f"damaged input: {skipped} bytes from byte {offset} skipped ({reason})")
+
+    def chunks() -> Iterator[bytes]:
+        read: Callable[[int], bytes] = getattr(source, "read1", source.read)
+        while chunk := read(_CHUNK_BYTES):
+            yield chunk
+
+    number = 0
+    interrupted = False
+    try:
+        for message in split_messages(chunks(), resynchronise=None if strict else damaged):
+            number += 1
+            try:
+                _message(message, output, watch)
+            except WireError as error:
+                if strict:
+                    raise
+                damage += 1
+                _say(f"message {number}: {error}; left out")
+    except WireError as error:
+        _say(f"{error}; stopped there (--strict)")
+        damage += 1
+    except KeyboardInterrupt:
+        interrupted = True  # the usual end of a live stream: the file still gets its statistics
+    output.finish()
+    if interrupted:
+        return 130
+    if number == 0 and damage:
+        _say(
+            "no wirepool message in the input: it must be what `nats sub --raw` or a subscriber gives, unchanged"
+        )
+        return 2
+    return 1 if damage or watch.found() else 0
+
+
+def _message(message: bytes, output: Lines | JsonLines | Pcapng | Pcap, watch: GapWatch) -> None:
+    batch = open_batch(message, public=None)
+    header = batch.header
+    who = f"{header.agent} {header.session} {header.lane}"
+    if header.kind is Kind.TOMBSTONE:
+        replaced = decode_tombstone(batch)
+        last_hash = replaced[-1].header_hash if replaced else batch.header_hash
+        last = header.sequence if header.last_sequence is None else header.last_sequence
+        if watch.see(header, last, last_hash):
+            _say(f"declared drop: {who}: {header.packets} packets ({header.reason})")
+        return
+    columns = decode_columns(batch) if header.kind is Kind.PACKETS else None
+    fresh = watch.see(header, header.sequence, batch.header_hash)
+    if not fresh:
+        _say(f"duplicate: {who}: batch {header.sequence} came before; left out")
+    elif columns is None:
+        _say(f"end of session: {who} ({header.reason})")
+    else:
+        output.batch(header, columns)
+
+
+def _say(text: str) -> None:
+    # Reasons and names come from elsewhere: nothing in them may steer the terminal.
+    clean = "".join(character if character.isprintable() else "?" for character in text)
+    print(f"wirepool decode: {clean}", file=sys.stderr, flush=True)
