@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from hub.control import Control
     from hub.declarer import Declarer
     from hub.export import Export
-    from hub.keeper import Keeper
     from hub.ledger import Ledger
     from hub.live import LiveFeed
     from hub.presence import Presence
@@ -78,7 +77,6 @@ class Hub:
     export: "Export"
     control: "Control"
     declarer: "Declarer"
-    keeper: "Keeper"
     settings: HubSettings = field(default_factory=HubSettings)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at shutdown: event streams end."""

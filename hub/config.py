@@ -50,13 +50,6 @@ def _optional(check: Callable[[Any], str | None]) -> Callable[[Any], str | None]
     return lambda value: None if value is None else check(value)
 
 
-def _names(value: Any) -> str | None:
-    if isinstance(value, list) and len(value) <= 64 and all(isinstance(name, str) and name for name in value):
-        return None
-    return "want a list of names or addresses"
-
-
-GIB = 1024**3
 DAY_S = 86_400
 
 SETTINGS: tuple[Setting, ...] = (
@@ -72,15 +65,8 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "TCP port",
         "Port of the page; by default the one chosen at the first start (8443). "
-        "A port set here must be free; otherwise the next free one is taken.",
+        "A port set here must be free; the default gives way to the next free one.",
         _optional(_integer(1, 65535)),
-    ),
-    Setting(
-        "names",
-        [],
-        "list",
-        "Names and addresses people use for the page, beside this host's own: for messages only.",
-        _names,
     ),
     Setting(
         "session_idle_s",
@@ -135,13 +121,21 @@ class HubSettings:
 
     bind: str | None = None
     port: int | None = None
-    names: tuple[str, ...] = ()
     session_idle_s: int = 12 * 3600
     session_lifetime_s: int = 7 * DAY_S
     archive_high_water_percent: int = 85
     archive_low_water_percent: int = 75
     retention_s: int | None = None
     log_level: str = "info"
+
+
+def listing() -> str:
+    """Every setting as lines of a hub.yaml, commented out: what --settings prints and docs show."""
+    lines = ["# hub.yaml: every key is optional."]
+    for setting in SETTINGS:
+        default = "" if setting.default is None else f" {setting.default}"
+        lines += ["", f"# {setting.help}", f"# {setting.name}:{default}    # {setting.unit}"]
+    return "\n".join(lines)
 
 
 def load(path: Path, *, required: bool = False) -> HubSettings:

@@ -1,17 +1,20 @@
-"""Flow control of hypercorn's HTTP/2 side, corrected in two places.
+"""Flow control of hypercorn's HTTP/2 side, corrected in three places.
 
 How the world works: HTTP/2 gives each stream a window. A reader that stops reading leaves the window at 0, and the
 server must stop producing. hypercorn 0.18 keeps a `StreamBuffer` per stream, and its `push` is meant to wait while
-32 KiB are unsent. Two things go wrong there:
+32 KiB are unsent. Three things go wrong there:
 
 * `pop(0)`, which is what the sender does when the window is empty, counts as "drained" and wakes `push`: a client that
   never reads lets the buffer grow by everything the application sends.
 * when the connection closes, buffers of unfinished streams aren't closed, so an application inside `push` or `drain`
   waits for ever, and the connection's task with it.
+* body data for a request that was answered already (a refused login, a missing token) is a KeyError that ends the whole
+  connection, with every event stream and download on it.
 
-Both are mended by subclassing; `tests/web/test_backpressure.py` fails if a later hypercorn stops using these classes.
+They are mended by subclassing; `tests/web/test_backpressure.py` fails if a later hypercorn stops using these classes.
 """
 
+import h2.events
 import hypercorn.protocol
 import hypercorn.protocol.h2
 from hypercorn.events import Closed, Event
@@ -34,7 +37,7 @@ class BoundedStreamBuffer(StreamBuffer):
 
 
 class ClosingH2Protocol(H2Protocol):
-    """Lets go of whoever waits for a stream's buffer when the stream or its connection is gone."""
+    """Lets go of whoever waits for a stream's buffer when the stream or its connection is gone, and reads on."""
 
     async def handle(self, event: Event) -> None:
         """A closed connection closes every buffer, which ends `push` and `drain`."""
@@ -42,6 +45,15 @@ class ClosingH2Protocol(H2Protocol):
         if isinstance(event, Closed):
             for buffer in list(self.stream_buffers.values()):
                 await buffer.close()
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        for event in events:
+            if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
+                # Taken off the connection's window and thrown away: the answer was given without it.
+                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                continue
+            await super()._handle_events([event])
+        await self._flush()
 
     async def _close_stream(self, stream_id: int) -> None:
         await super()._close_stream(stream_id)

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from hub.app import Hub, hub_of
@@ -41,7 +42,7 @@ async def agents_page(request: AnyRequest) -> Response[str]:
 
 
 @post("/agents/{agent:str}/ping", status_code=200)
-async def ping_agent(request: AnyRequest, agent: str) -> Response[str]:
+async def ping_agent(request: AnyRequest, agent: FromPath[str]) -> Response[str]:
     """Ask one agent for a sign of life; the answer is a panel, also when there is none."""
     hub = hub_of(request)
     try:

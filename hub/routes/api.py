@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import Request, Response, get, post
 from litestar.exceptions import ClientException
+from litestar.params import FromPath
 
 from hub.app import Hub, hub_of
 from hub.books_table import verdict_of
@@ -107,7 +108,7 @@ async def sessions_json(request: AnyRequest) -> dict[str, Any]:
 
 
 @get("/api/sessions/{session_id:str}")
-async def session_json(request: AnyRequest, session_id: str) -> dict[str, Any]:
+async def session_json(request: AnyRequest, session_id: FromPath[str]) -> dict[str, Any]:
     """One session with its books and the differences that must be 0 at rest."""
     hub = hub_of(request)
     return {"session": _session_json(hub, check_session_id(session_id))}
@@ -179,7 +180,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
 
 def _order(name: str) -> Any:
     @post(f"/api/sessions/{{session_id:str}}/{name}", status_code=200, name=f"api-session-{name}")
-    async def order_session(request: AnyRequest, session_id: str) -> dict[str, Any]:
+    async def order_session(request: AnyRequest, session_id: FromPath[str]) -> dict[str, Any]:
         hub = hub_of(request)
         give_order(hub, check_session_id(session_id), name)
         return {"session": _session_json(hub, session_id)}
@@ -188,7 +189,7 @@ def _order(name: str) -> Any:
 
 
 @post("/api/sessions/{session_id:str}/filter", status_code=200)
-async def change_filter_json(request: AnyRequest, session_id: str) -> dict[str, Any]:
+async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> dict[str, Any]:
     """Change `filter` and, if given, `snaplen`."""
     hub = hub_of(request)
     body = await _body(request)

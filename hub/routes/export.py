@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Request, get
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from hub.app import Hub, hub_of
@@ -21,7 +22,7 @@ def file_name(hub: Hub, session_id: str, suffix: str) -> str:
 
 
 @get("/sessions/{session_id:str}/export.pcapng")
-async def export_pcapng(request: AnyRequest, session_id: str) -> ASGIApp:
+async def export_pcapng(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
     """All packets of the session, for Wireshark and its kin."""
     hub = hub_of(request)
     name = file_name(hub, session_id, "pcapng")
@@ -29,7 +30,7 @@ async def export_pcapng(request: AnyRequest, session_id: str) -> ASGIApp:
 
 
 @get("/sessions/{session_id:str}/export.wpz")
-async def export_wpz(request: AnyRequest, session_id: str) -> ASGIApp:
+async def export_wpz(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
     """The original messages with certificates and manifest, for `wirepool verify`."""
     hub = hub_of(request)
     name = file_name(hub, session_id, "wpz")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from hub.app import Hub, hub_of
 from hub.books_table import groups, verdict_of
@@ -93,7 +94,7 @@ async def sessions_page(request: AnyRequest) -> Response[str]:
 
 
 @get("/sessions/{session_id:str}")
-async def session_page(request: AnyRequest, session_id: str) -> Response[str]:
+async def session_page(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
     """One session."""
     hub = hub_of(request)
     one = _require(hub, session_id)
@@ -108,7 +109,7 @@ def estimate(hub: Hub, session_id: str) -> Estimate | None:
 
 
 @get("/sessions/{session_id:str}/state")
-async def session_state_fragment(request: AnyRequest, session_id: str) -> Response[str]:
+async def session_state_fragment(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
     """The part of the page that changes; status 286 tells htmx to stop asking."""
     hub = hub_of(request)
     one = _require(hub, session_id)
@@ -130,7 +131,7 @@ def give_order(hub: Hub, session_id: str, order: str) -> SessionView:
 
 def _order(name: str) -> Any:
     @post(f"/sessions/{{session_id:str}}/{name}", status_code=200, name=f"session-{name}")
-    async def order_session(request: AnyRequest, session_id: str) -> Response[str]:
+    async def order_session(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
         hub = hub_of(request)
         one = give_order(hub, check_session_id(session_id), name)
         return hub.pages.fragment("fragments/session_controls.html", view=one)
@@ -139,7 +140,7 @@ def _order(name: str) -> Any:
 
 
 @get("/sessions/{session_id:str}/filter")
-async def filter_form(request: AnyRequest, session_id: str) -> Response[str]:
+async def filter_form(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
     """The panel that changes the filter."""
     hub = hub_of(request)
     one = _require(hub, session_id)
@@ -155,7 +156,7 @@ async def filter_form(request: AnyRequest, session_id: str) -> Response[str]:
 
 
 @post("/sessions/{session_id:str}/filter", status_code=200)
-async def change_filter(request: AnyRequest, session_id: str) -> Response[str]:
+async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
     """Swap filter and snaplen: an empty answer closes the panel; a refused filter comes back with its reason."""
     hub = hub_of(request)
     one = _require(hub, session_id)

@@ -1,0 +1,176 @@
+"""The hub's parts put together: what starts in which order, what runs beside what, and how it ends.
+
+Order of the start: registry, connections, then everything that listens (presence, ledger, live feed), then what speaks
+(declarer), then the page. All run in one TaskGroup: a part that dies of an error of ours takes the process with
+it, and the supervisor starts it again, rather than leaving a hub that looks alive and does half its work.
+
+At the end (`stopping` is set): event streams end, requests in progress have a few seconds, then the parts are
+cancelled. The ledger acknowledges only after its commit, so nothing is lost at any point of this.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nats.errors
+
+from hub.app import Hub
+from hub.backbone import enrolment, first_start, nats_server, renewal, streams, system_account
+from hub.backbone.state import StateDir
+from hub.bus import Bus
+from hub.config import HubSettings
+from hub.control import Control
+from hub.declarer import Declarer
+from hub.export import Export
+from hub.ledger import Ledger
+from hub.live import LiveFeed
+from hub.presence import Presence
+from hub.registry import AgentRecord, Registry
+from hub.sessions import SessionControl
+from wire.keys import SigningKey
+
+log = logging.getLogger("wirepool.hub")
+
+
+def connections(state: StateDir) -> tuple[Bus, Bus | None]:
+    """The hub's connection, and the one that hears the server's own events (None with somebody else's server)."""
+    settings = state.settings()
+    if settings.external_url is not None:
+        credentials = Path(settings.external_credentials) if settings.external_credentials else None
+        return (
+            Bus([settings.external_url], credentials=credentials, ca_certificate=enrolment.ca_path(state)),
+            None,
+        )
+    servers = [nats_server.server_url(nats_server.local_address(settings.nats_bind), settings.nats_port)]
+    ca = state.ca_certificate
+    return (
+        Bus(servers, credentials=state.hub_credentials, ca_certificate=ca),
+        Bus(servers, credentials=state.system_credentials, ca_certificate=ca, name="wirepool-hub-events"),
+    )
+
+
+@contextlib.asynccontextmanager
+async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[Hub]:
+    """Every part of the hub but its web server, for the time of the block.
+
+    Doesn't wait for the NATS server: the page says that it is away. Raises RegistryError, StateError, WireError.
+    """
+    registry = Registry(state.database)
+    try:
+        key = SigningKey.load(state.control_key)
+        bus, system_bus = connections(state)
+        control = Control(bus, registry, key)
+        sessions = SessionControl(registry)
+        account = None if system_bus is None else first_start.account_public(state)
+        presence = Presence(
+            registry, bus, system_bus=system_bus, account=account, sessions=sessions, control=control
+        )
+        ledger = Ledger(registry, bus)
+        live = LiveFeed(bus, registry, key)
+        presence.on_heartbeat(ledger.heartbeat)
+        presence.on_heartbeat(live.heartbeat)
+
+        def credentials(agent: AgentRecord, now_s: int) -> tuple[str, int, int]:
+            jwt = enrolment.agent_jwt(state, agent.id, agent.user_public, now_s)
+            return jwt.token, jwt.issued_s * 10**9, jwt.expires_s * 10**9
+
+        declarer = Declarer(
+            registry, bus, control, key, own_traffic=lambda: own_addresses(state), credentials=credentials
+        )
+        hub = Hub(
+            registry=registry,
+            bus=bus,
+            system_bus=system_bus,
+            sessions=sessions,
+            presence=presence,
+            live=live,
+            ledger=ledger,
+            export=Export(),
+            control=control,
+            declarer=declarer,
+            settings=settings,
+        )
+        state_parts = (
+            keep_streams(state, bus),
+            renewal.keep_renewed(state, lambda r: on_renewed(state, hub, r)),
+        )
+        parts = (bus, system_bus, presence, ledger, live, declarer)
+        async with asyncio.TaskGroup() as tasks:
+            runs = [
+                tasks.create_task(part.run(), name=type(part).__name__) for part in parts if part is not None
+            ]
+            runs += [tasks.create_task(part) for part in state_parts]
+            try:
+                yield hub
+            finally:
+                for run in reversed(runs):
+                    run.cancel()
+    finally:
+        registry.close()
+
+
+def own_addresses(state: StateDir) -> Sequence[tuple[str, int]]:
+    """(address, port) of the NATS server and of this hub's page, which captures leave out.
+
+    Names are looked up here: an agent compares addresses of packets. What can't be looked up is left in the capture.
+    """
+    settings = state.settings()
+    found: set[tuple[str, int]] = set()
+    for url in enrolment.server_urls(state):
+        parts = urlsplit(url)
+        found.update(_addresses(parts.hostname or "", parts.port or 4222))
+    page_hosts = [settings.page_bind]
+    if settings.page_bind in ("0.0.0.0", "::"):  # noqa: S104
+        page_hosts = [urlsplit(url).hostname or "" for url in enrolment.server_urls(state)]
+    for host in page_hosts:
+        found.update(_addresses(host, settings.page_port))
+    return sorted(found)
+
+
+def _addresses(host: str, port: int) -> set[tuple[str, int]]:
+    try:
+        return {(str(ipaddress.ip_address(host)), port)}
+    except ValueError:
+        pass
+    try:
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return set()
+    return {(str(answer[4][0]).partition("%")[0], port) for answer in answers}
+
+
+async def keep_streams(state: StateDir, bus: Bus) -> None:
+    """Make sure at each new connection that the streams and the bucket are there: a server may come back empty."""
+    seen = 0
+    while True:
+        client = await bus.client()
+        if bus.connections == seen:
+            await asyncio.sleep(1.0)
+            continue
+        connection_number = bus.connections
+        try:
+            for line in await streams.ensure_streams(client, state.settings().budget_bytes):
+                log.info("%s", line)
+            seen = connection_number
+        except (nats.errors.Error, streams.StreamError, TimeoutError) as error:
+            log.warning("the streams can't be made ready, trying again: %s", error or type(error).__name__)
+            await asyncio.sleep(2.0)
+
+
+async def on_renewed(state: StateDir, hub: Hub, renewed: renewal.Renewed) -> None:
+    """Put what was renewed to use. The page's certificate is watched by the page itself."""
+    if renewed.certificate and hub.system_bus is not None:
+        try:
+            async with system_account.system_connection(state) as connection:
+                await system_account.reload_server(connection)
+        except system_account.ServerRefused as error:
+            log.warning("the NATS server must be restarted to use its renewed certificate: %s", error)
+    if renewed.credentials:
+        for bus in (hub.bus, hub.system_bus):
+            if bus is not None and bus.connected:
+                await (await bus.client()).force_reconnect()
