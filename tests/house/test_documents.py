@@ -54,7 +54,9 @@ def test_a_row_says_where_and_what_proves_it(item: str) -> None:
     if state == "done":
         assert places, "done where?"
         assert proofs, "proved by what?"
-        assert all(named.startswith(("tests/", "perf/")) for named in proofs)
+        for named in proofs:
+            assert named.startswith(("tests/", "perf/")), named
+            assert (ROOT / named.partition("::")[0]).is_file(), f"{named} is a folder: which test?"
     elif state == "part":
         assert places, "which part is there?"
         assert "not yet" in where or "not yet" in proof, "and which part isn't?"

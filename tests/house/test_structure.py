@@ -118,3 +118,23 @@ def test_a_lock_pins_by_hash_and_names_no_index(name: str) -> None:
 def test_nothing_that_is_made_is_committed() -> None:
     made = re.compile(r"\.(?:so|pyc|o|log|key|crt|creds|nk|sqlite3)$")
     assert [str(path.relative_to(ROOT)) for path in tracked() if made.search(path.name)] == []
+
+
+def test_an_agent_listens_nowhere() -> None:
+    """It dials out only: no call in agent/ could open a server."""
+    opening = {
+        "listen",
+        "start_server",
+        "start_unix_server",
+        "create_server",
+        "create_unix_server",
+        "serve_forever",
+    }
+    calls = [
+        f"{path}:{node.lineno}"
+        for path in modules()
+        if path.parts[0] == "agent"
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in opening
+    ]
+    assert calls == []
