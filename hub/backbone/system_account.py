@@ -77,6 +77,15 @@ async def reload_server(connection: Client) -> None:
         raise ServerRefused(f"the NATS server refused to reload: {_reason(answer)}")
 
 
+async def jetstream_trouble(connection: Client) -> str | None:
+    """What the server says is wrong with its JetStream, or None. Raises ServerRefused without an answer."""
+    answer = await _ask(connection, f"$SYS.REQ.SERVER.{await server_id(connection)}.HEALTHZ", b"")
+    data = answer.get("data")
+    if not isinstance(data, dict) or data.get("status_code", data.get("status")) in (200, "ok"):
+        return None
+    return str(data.get("error") or data.get("status"))[:300]
+
+
 async def _ask(connection: Client, subject: str, body: bytes) -> dict[str, Any]:
     try:
         message = await connection.request(subject, body, timeout=REQUEST_TIMEOUT_S)

@@ -5,7 +5,7 @@ so `init` is for a hub that is set up by hand, for another disk budget, or for a
 
 examples:
   wirepool init                                     the defaults, in var/
-  wirepool init --state /srv/wirepool --budget 200G --name hub.example.org
+  wirepool init --state /srv/wirepool --budget 200G --reachable-as hub.example.org
   wirepool init --reset-password                    a new one-time password for the page's user admin
   wirepool init --nats-url tls://nats.example:4222 --nats-creds hub.creds --nats-ca ca.crt \\
                 --nats-account AB… --nats-signing-key signing.nk
@@ -42,7 +42,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
         help="disk space for the archive (default: half of what is free, ≤ 64G)",
     )
     parser.add_argument(
-        "--name",
+        "--reachable-as",
         action="append",
         metavar="NAME",
         help="a name or address by which people and agents reach this host, for its certificate; may be repeated",
@@ -92,7 +92,7 @@ def apply_settings(state: StateDir, args: argparse.Namespace) -> bool:
                     f"--nats-url {args.nats_url}: want tls://host:port; the bus is never in clear text"
                 )
             changes["url"] = args.nats_url
-    first = first_start.prepare(state, budget_bytes=args.budget, names=args.name)
+    first = first_start.prepare(state, budget_bytes=args.budget, names=args.reachable_as)
     if changes:
         state.change_settings(**{f"external_{key}": value for key, value in changes.items()})
     return first

@@ -1,0 +1,127 @@
+"""What `wirepool up` runs: NATS server, hub and this host's agent, each with its readiness and its deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+
+from hub.backbone import nats_server, pki, server_config, system_account
+from hub.backbone.state import Settings, StateDir, StateError
+from hub.own_agent import agent_argv
+from hub.supervisor import Child
+
+log = logging.getLogger(__name__)
+
+PORTS_TRIED = 20
+HEALTH_INTERVAL_S = 10.0
+SICK_LOOKS = 3
+"""JetStream must be found broken this often in a row before the server is restarted."""
+
+
+def check_address(text: str) -> str:
+    """An IP address to listen on. Raises StateError."""
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        raise StateError(f"--bind {text}: want an IP address of this host, or 0.0.0.0 for all") from None
+
+
+def choose_port(
+    bind: str, stored: int, wanted: int | None, option: str, *, may_move: bool = True
+) -> tuple[int, str | None]:
+    """A free port and, where it isn't the stored one, what to tell people.
+
+    A port that a person asked for isn't replaced by another one. Raises StateError.
+    """
+    port = stored if wanted is None else wanted
+    if nats_server.port_is_free(bind, port):
+        return port, None
+    if not nats_server.port_is_free(bind, 0):
+        raise StateError(f"can't listen on {bind}: it isn't an address of this host. Choose one with --bind")
+    if port < 1024 and not nats_server.port_is_free(bind, nats_server.free_port(bind)):
+        raise StateError(f"port {port} needs root: choose one from 1024 up with {option}")
+    if wanted is not None:
+        raise StateError(
+            f"port {port} on {bind} is taken by another program. Stop that, or choose one with {option}"
+        )
+    if not may_move:
+        raise StateError(
+            f"port {port} on {bind}, where the enrolled hosts look for the server, is taken by another program. Stop "
+            f"that; or choose another with {option} and enrol those hosts again."
+        )
+    for candidate in range(port + 1, min(port + 1 + PORTS_TRIED, 65536)):
+        if nats_server.port_is_free(bind, candidate):
+            return candidate, f"port {port} is taken by another program: using {candidate} from now on"
+    free = nats_server.free_port(bind)
+    return free, f"port {port} is taken by another program: using {free} from now on"
+
+
+def nats_child(state: StateDir, settings: Settings) -> Child:
+    """Our own NATS server. Its configuration is written now."""
+    server_config.write(state, settings)
+    context = pki.client_context(state.ca_certificate)
+    return Child(
+        name="nats-server",
+        argv=nats_server.server_argv(state),
+        ready=lambda: nats_server.is_ready(settings.nats_bind, settings.nats_port, context),
+        stop_deadline_s=15.0,
+    )
+
+
+def hub_child(state: StateDir, settings: Settings) -> Child:
+    """The hub with its page."""
+    context = pki.client_context(state.ca_certificate)
+    argv = [sys.executable, "-P", "-m", "hub.cli", "hub", "--state", str(state.root)]
+    argv += ["--bind", settings.page_bind, "--port", str(settings.page_port)]
+    return Child(
+        name="hub",
+        argv=argv,
+        ready=lambda: page_answers(settings.page_bind, settings.page_port, context),
+        stop_deadline_s=15.0,
+    )
+
+
+def agent_child(state: StateDir, name: str) -> Child:
+    """This host's agent: the last to start and the first to stop, so that it can drain."""
+    return Child(name="agent", argv=agent_argv(state, name), stop_deadline_s=20.0, essential=False)
+
+
+async def page_answers(bind: str, port: int, context: ssl.SSLContext) -> bool:
+    """Whether GET /healthz says 200, over TLS that our CA vouches for."""
+    host = nats_server.local_address(bind)
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+            try:
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                status = await reader.readline()
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError, ssl.SSLError):
+        return False
+    return status.startswith(b"HTTP/1.1 200")
+
+
+async def watch_jetstream(
+    state: StateDir, restart: Callable[[str], Awaitable[None]], interval_s: float = HEALTH_INTERVAL_S
+) -> None:
+    """Restart a server whose JetStream has given up, as it does for good after a full disk. Runs until cancelled.
+
+    restart(reason) ends the server; the supervisor starts it again.
+    """
+    sick = 0
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            async with system_account.system_connection(state) as connection:
+                trouble = await system_account.jetstream_trouble(connection)
+        except system_account.ServerRefused:
+            continue  # away or starting: the supervisor's business
+        sick = sick + 1 if trouble else 0
+        if sick >= SICK_LOOKS and trouble:
+            sick = 0
+            await restart(trouble)
