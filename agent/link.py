@@ -45,7 +45,8 @@ PENDING_BYTES = 4 << 20
 REPEAT_LOG_S = 300.0
 """The same kind of error is logged once in this time; all are counted."""
 
-Handler = Callable[[Msg], Awaitable[None]]
+Handler = Callable[[str, bytes, str], Awaitable[None]]
+"""(subject, data, reply subject or "")"""
 
 
 class LinkAway(Exception):
@@ -226,7 +227,7 @@ class Link:
             first_attempt = False
             for subject, handler in self._subscriptions:
                 await client.subscribe(
-                    subject, cb=handler, pending_msgs_limit=256, pending_bytes_limit=4 << 20
+                    subject, cb=_unpacked(handler), pending_msgs_limit=256, pending_bytes_limit=4 << 20
                 )
         except _Unreachable:
             return False
@@ -344,6 +345,13 @@ class Link:
         except (nats.errors.Error, OSError) as error:
             raise LinkAway from error
         return _acknowledgement(answer.data, stream)
+
+
+def _unpacked(handler: Handler) -> Callable[[Msg], Awaitable[None]]:
+    async def on_message(message: Msg) -> None:
+        await handler(message.subject, message.data, message.reply)
+
+    return on_message
 
 
 def _acknowledgement(data: bytes, stream: str) -> Stored:

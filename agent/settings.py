@@ -190,7 +190,7 @@ class Config:
         Kind.SIZE,
         "A batch is closed when it holds this much packet data (or one packet). Smaller ones cost more CPU per packet.",
         unit="bytes",
-        bounds=(16 * KIB, 512 * KIB),
+        bounds=(256 * KIB, 512 * KIB),
     )
     batch_linger_ms: int = _setting(
         60,

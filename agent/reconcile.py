@@ -1,0 +1,134 @@
+"""Declared → running: the sessions of this agent, compared with what the hub wants, again and again.
+
+A session that the hub no longer lists is ended (its chain closed) and then forgotten.  One that failed is tried again
+while it is wanted; one whose filter was refused waits for another filter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from agent.session import CaptureSession, Surroundings
+from agent.session_memory import SessionMemory
+from wire.names import Lane, check_session_id
+from wire.session import SessionSpec
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 2.0
+
+
+class Reconciler:
+    """See the module. Everything runs in the event loop; the sessions have threads of their own."""
+
+    def __init__(self, around: Surroundings, directory: Path) -> None:
+        self.sessions: dict[str, CaptureSession] = {}
+        self._around = around
+        self._directory = directory
+        self._retry = asyncio.Event()
+        self._leaving = False
+
+    def apply(self, specs: Iterable[SessionSpec]) -> None:
+        """Make these the declared sessions, all of them."""
+        if self._leaving:
+            return
+        wanted = {spec.id: spec for spec in specs}
+        for name, session in list(self.sessions.items()):
+            if name not in wanted:
+                self._declare(session, replace(session.wanted, state="stopped"))
+                if session.ended and not session.alive:
+                    session.forget()
+                    del self.sessions[name]
+        for name, spec in wanted.items():
+            if name in self.sessions:
+                self._declare(self.sessions[name], spec)
+            else:
+                self._begin(spec)
+        self._forget_unlisted(wanted)
+        self._retry.set()
+
+    def _begin(self, spec: SessionSpec) -> None:
+        try:
+            memory = SessionMemory.open(self._directory, spec.id)
+        except OSError as error:
+            log.error("session %s can't be remembered on disk: %s", spec.id, error)
+            memory = SessionMemory(self._directory / spec.id)
+        session = CaptureSession(spec, memory, self._around)
+        self.sessions[spec.id] = session
+        session.start()
+
+    def _declare(self, session: CaptureSession, spec: SessionSpec) -> None:
+        news = spec != session.wanted
+        session.declare(spec)
+        if news and not session.alive and not session.ended:
+            session.start()  # it was refused or had failed: perhaps this can be
+
+    def _forget_unlisted(self, wanted: dict[str, SessionSpec]) -> None:
+        """What earlier lives remember and nobody wants any more: close the chain, then forget it."""
+        try:
+            names = [path.name for path in self._directory.iterdir()]
+        except OSError:
+            return
+        for name in names:
+            if name in self.sessions or name in wanted:
+                continue
+            try:
+                memory = SessionMemory.open(self._directory, check_session_id(name))
+            except (ValueError, OSError):
+                continue
+            if memory.ended or not (memory.heads[Lane.BULK].known):
+                memory.forget()
+            else:
+                self._begin(SessionSpec(id=name, state="stopped", interface="none"))
+
+    async def run(self) -> None:
+        """Try failed sessions again while there are any; forget those that have ended and aren't listed."""
+        while True:
+            await self._retry.wait()
+            self._retry.clear()
+            while self._unsettled():
+                await asyncio.sleep(RETRY_S)
+                for session in self.sessions.values():
+                    if session.state == "failed" and not session.alive and not self._leaving:
+                        session.start()
+
+    def _unsettled(self) -> bool:
+        return any(session.state == "failed" for session in self.sessions.values())
+
+    def note_change(self) -> None:
+        """A session changed its state (call in the event loop)."""
+        if self._unsettled():
+            self._retry.set()
+
+    def watch(self, session: str, until_ns: int) -> None:
+        """Somebody watches this session until then."""
+        if session in self.sessions:
+            self.sessions[session].watch(until_ns)
+
+    def leave_out(self, own_traffic: list[tuple[str, int]]) -> None:
+        """Addresses that no session captures from now on."""
+        self._around.own_traffic = own_traffic
+        for session in self.sessions.values():
+            session.leave_out(own_traffic)
+
+    async def leave(self, timeout_s: float = 5.0) -> bool:
+        """The agent stops: every session delivers what it has; False when one didn't come to its end in time."""
+        self._leaving = True
+        for session in self.sessions.values():
+            session.leave()
+        ended = await asyncio.gather(
+            *(asyncio.to_thread(session.join, timeout_s) for session in self.sessions.values())
+        )
+        return all(ended)
+
+    @property
+    def all_ended(self) -> bool:
+        """Every session has come to its end (or can't begin)."""
+        return all(
+            not session.alive and (session.ended or session.state in ("refused", "failed"))
+            for session in self.sessions.values()
+        )

@@ -1,0 +1,229 @@
+"""What the agent says of itself: the signed report at each change and every 30 s, the signed heartbeat every 5 s.
+
+Neither is kept when there is no connection: the next one says the same, only newer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+from agent import resources
+from agent.control import interface_reports
+from agent.desired import DesiredState
+from agent.identity import Identity
+from agent.interfaces import InterfaceError
+from agent.link import Link, LinkAway
+from agent.publisher import Publisher
+from agent.reconcile import Reconciler
+from agent.spool import Spool
+from agent.version import VERSION
+from wire.batch import WIRE_VERSION
+from wire.clock import Clock
+from wire.control import Domain, seal
+from wire.names import heartbeat_subject, report_subject
+from wire.report import Heartbeat, InterfaceReport, Report, SessionBeat
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 30.0
+HEARTBEAT_EVERY_S = 5.0
+_SETTLE_S = 0.05
+"""Changes that come together go into one report."""
+CAPTURE_PATH = "af_packet+cbpf"
+CAPTURE_PATH_REASON = "eBPF programs come with a later version"
+
+
+class Reporter:
+    """See the module."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        link: Link,
+        *,
+        boot: bytes,
+        desired: DesiredState,
+        sessions: Reconciler,
+        spool: Spool,
+        publisher: Publisher,
+        clock: Callable[[], Clock],
+    ) -> None:
+        self.revision = 0
+        self._identity = identity
+        self._link = link
+        self._boot = boot
+        self._desired = desired
+        self._sessions = sessions
+        self._spool = spool
+        self._publisher = publisher
+        self._clock = clock
+        self._started_ns = time.time_ns()
+        self._started_s = time.monotonic()
+        self._changed = asyncio.Event()
+        self._beats = 0
+        self._rates: dict[str, tuple[float, int, int]] = {}
+        self._last_counted: dict[str, tuple[float, int, int]] = {}
+
+    def note_change(self) -> None:
+        """A report is due."""
+        self._changed.set()
+
+    # -- reports -----------------------------------------------------------------------------------------------
+
+    async def run_reports(self) -> None:
+        """Report until cancelled."""
+        while True:
+            await self._link.wait_connected()
+            self._changed.clear()
+            await self.send_report()
+            try:
+                async with asyncio.timeout(REPORT_EVERY_S):
+                    await self._changed.wait()
+                await asyncio.sleep(_SETTLE_S)
+            except TimeoutError:
+                pass
+
+    async def send_report(self) -> None:
+        """One report now; nothing when there is no connection."""
+        self.revision += 1
+        report = self._report(await asyncio.to_thread(_interfaces))
+        await self._send(report_subject(self._identity.name), Domain.REPORT, report.to_map())
+
+    def _report(self, interfaces: tuple[InterfaceReport, ...]) -> Report:
+        system = platform.uname()
+        return Report(
+            agent=self._identity.name,
+            version=VERSION,
+            wire_version=WIRE_VERSION,
+            hostname=system.node[:200],
+            os=_os_name()[:200],
+            kernel=system.release[:200],
+            machine=system.machine[:60],
+            boot=self._boot,
+            started_ns=self._started_ns,
+            report_revision=self.revision,
+            desired_revision=self._desired.revision,
+            capture_path=CAPTURE_PATH,
+            capture_path_reason=CAPTURE_PATH_REASON,
+            capabilities=("ring", "replay", "promiscuous", "filter-swap", "lane-bulk", "lane-prio", "zstd"),
+            interfaces=interfaces,
+            clock=self._clock(),
+            sessions=tuple(session.report() for session in self._sessions.sessions.values()),
+        )
+
+    # -- heartbeats --------------------------------------------------------------------------------------------
+
+    async def run_heartbeats(self) -> None:
+        """Send heartbeats until cancelled."""
+        while True:
+            await self._link.wait_connected()
+            await self.send_heartbeat()
+            await asyncio.sleep(HEARTBEAT_EVERY_S)
+
+    async def send_heartbeat(self) -> None:
+        """One heartbeat now; nothing when there is no connection."""
+        self._beats += 1
+        body = self._heartbeat().to_map()
+        body["alerts"] = self.alerts()
+        body["earlier_boots"] = self._earlier_boots()
+        await self._send(heartbeat_subject(self._identity.name), Domain.HEARTBEAT, body)
+
+    def _heartbeat(self) -> Heartbeat:
+        spool = self._spool
+        return Heartbeat(
+            agent=self._identity.name,
+            boot=self._boot,
+            sequence=self._beats,
+            sent_ns=time.time_ns(),
+            uptime_s=time.monotonic() - self._started_s,
+            cpu_seconds=resources.cpu_seconds(),
+            resident_bytes=resources.resident_bytes(),
+            spool_bytes=spool.used_bytes,
+            spool_limit_bytes=spool.max_bytes,
+            spool_oldest_ns=spool.oldest_spooled_ns(),
+            clock=self._clock(),
+            sessions=self._session_beats(),
+            report_revision=self.revision,
+        )
+
+    def _session_beats(self) -> dict[str, SessionBeat]:
+        beats = {}
+        for name, session in self._sessions.sessions.items():
+            packets, bytes_ = session.captured_totals
+            now_s = time.monotonic()
+            last_s, last_packets, last_bytes = self._last_counted.get(
+                name, (self._started_s, packets, bytes_)
+            )
+            elapsed_s = max(now_s - last_s, 0.001)
+            self._last_counted[name] = (now_s, packets, bytes_)
+            beats[name] = SessionBeat(
+                books=session.read_books(),
+                packets_per_second=(packets - last_packets) / elapsed_s,
+                bits_per_second=8 * (bytes_ - last_bytes) / elapsed_s,
+                in_flight=session.in_flight,
+            )
+        for gone in self._last_counted.keys() - beats.keys():
+            del self._last_counted[gone]
+        return beats
+
+    def alerts(self) -> list[str]:
+        """What a person should know of, in sentences; empty when all is well."""
+        found = []
+        if self._spool.disk_error is not None:
+            found.append(f"the spool's disk refuses: {self._spool.disk_error}; batches wait in memory")
+        damaged = self._spool.damage()
+        if damaged:
+            found.append(f"{damaged} bytes of the spool were damaged and left out")
+        poisoned = self._publisher.counters["poisoned"]
+        if poisoned:
+            found.append(
+                f"{poisoned} batches were called duplicates before they were sent: somebody uses our ids"
+            )
+        if self._publisher.waiting_reason:
+            found.append(self._publisher.waiting_reason)
+        used, bound = self._spool.used_bytes, self._spool.max_bytes
+        if used > 0.8 * bound:
+            found.append(f"the spool is {100 * used // bound} % full")
+        return found
+
+    def _earlier_boots(self) -> dict[str, int]:
+        """What earlier lives left in the spool and how much of it is settled: packets."""
+        with self._spool.lock:
+            lanes = [lane for lane in self._spool.lanes if lane.recovered]
+            return {
+                "pending": sum(lane.pending_packets for lane in lanes),
+                "dropped_oldest": sum(lane.dropped_packets for lane in lanes),
+            }
+
+    async def _send(self, subject: str, domain: Domain, body: dict[str, Any]) -> None:
+        message = seal(
+            domain,
+            agent=self._identity.name,
+            body=body,
+            key=self._identity.signing_key,
+            issued_ns=time.time_ns(),
+        )
+        try:
+            await self._link.publish(subject, message)
+        except LinkAway:
+            log.debug("nothing sent on %s: no connection", subject)
+
+
+def _interfaces() -> tuple[InterfaceReport, ...]:
+    try:
+        return interface_reports()
+    except InterfaceError as error:
+        log.warning("interfaces can't be listed: %s", error)
+        return ()
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:
+        return platform.system()

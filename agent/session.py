@@ -1,0 +1,500 @@
+"""One declared session at work: a thread that takes packets from a source and puts signed batches into the spool.
+
+    source.read_batch (GIL released) → encode, compress → room in the spool? → seal → spool.append → publisher.wake
+
+What is declared may change at any time (`declare`); the thread obeys between two batches.  A session ends for good by
+being declared stopped, by one of its limits (reached to the batch, not to the packet: what was already accepted is
+delivered), by its file's end, or by a full spool under the policy `stop`; then a closing batch ends its lane.  When
+only the agent stops, there is none: the next boot goes on, and its first batch names the last hash of this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.batcher import HEADER_ROOM_BYTES, Chain, Origin, Packed, pack
+from agent.books import SessionBooks
+from agent.bpf_filter import FilterError
+from agent.lane import SpoolLane
+from agent.segment import Record
+from agent.session_memory import ChainHead, SessionMemory
+from agent.settings import Config
+from agent.sources.source import BUFFER_DATA_BYTES, BUFFER_PACKETS, BatchBuffer, PacketSource, SourceError
+from agent.spool import Admission, Spool
+from wire.batch import NO_HASH, Columns
+from wire.books import Books
+from wire.clock import Clock
+from wire.errors import WireError
+from wire.keys import SigningKey
+from wire.names import Lane
+from wire.report import LaneHead, SessionReport
+from wire.session import SessionSpec
+
+log = logging.getLogger(__name__)
+
+_IDLE_WAIT_MS = 5000
+_TROUBLED_WAIT_MS = 500
+_DRAIN_S = 2.0
+_OVERHEAD_MS = 2
+"""Between a batch's closing and its sealing: encoding and compressing half a megabyte."""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all sessions of the agent share."""
+
+    agent: str
+    boot: bytes
+    key: SigningKey
+    config: Config
+    spool: Spool
+    wake_publisher: Callable[[], None]
+    clock: Callable[[], Clock]
+    open_source: Callable[[SessionSpec, list[tuple[str, int]]], PacketSource]
+    changed: Callable[[], None]
+    """Some session's state changed: a report is due. From any thread."""
+    own_traffic: list[tuple[str, int]] = field(default_factory=list)
+    last_records: dict[tuple[str, Lane], ChainHead] = field(default_factory=dict)
+    """(session, lane) → the head of its chain as the spool's recovery found it."""
+
+
+class CaptureSession:
+    """See the module. `start` once; `declare`, `watch`, `report` from the event loop; `stop` and `join` at the end."""
+
+    def __init__(self, spec: SessionSpec, memory: SessionMemory, around: Surroundings) -> None:
+        self.spec = spec
+        self.state = "starting"
+        self.reason = ""
+        self.link_type = 1
+        self.filter_revision = spec.filter_revision
+        self.filter_swap_ns: tuple[int, int] | None = None
+        self.books = SessionBooks()
+        self.progress: float | None = None
+        """Share of a replayed file that has been read."""
+        self._around = around
+        self._memory = memory
+        self._wanted = spec
+        self._source: PacketSource | None = None
+        self._leaving = False
+        self._watched_until_ns = 0
+        self._spool_lane: SpoolLane | None = None
+        self._chain: Chain | None = None
+        self._revisions = [spec.filter_revision]
+        self._snaplen = spec.snaplen
+        self._refused_revision = 0
+        self._deadline_s: float | None = None
+        self._thread: threading.Thread | None = None
+
+    # -- from the event loop -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, or begin again after a failure: the lane goes on where it was."""
+        self._thread = threading.Thread(target=self._run, name=f"capture-{self.spec.id[:6]}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def wanted(self) -> SessionSpec:
+        """What the hub declared last."""
+        return self._wanted
+
+    def forget(self) -> None:
+        """The hub doesn't list it any more and it has ended: nothing of it stays on this host."""
+        self._memory.forget()
+
+    @property
+    def ended(self) -> bool:
+        """Closed for good: its closing batch is in the spool."""
+        return self._memory.ended
+
+    def declare(self, spec: SessionSpec) -> None:
+        """The hub wants this now."""
+        if spec != self._wanted:
+            self._wanted = spec
+            self._poke()
+
+    def watch(self, until_ns: int) -> None:
+        """Somebody watches until then (wall clock): batches are closed early. Expires by itself."""
+        unwatched = time.time_ns() >= self._watched_until_ns
+        self._watched_until_ns = max(self._watched_until_ns, until_ns)
+        if unwatched:
+            self._poke()
+
+    def leave_out(self, own_traffic: list[tuple[str, int]]) -> None:
+        """Servers and hubs have other addresses now."""
+        source = self._source
+        if source is not None and self.spec.exclude_own_traffic:
+            source.leave_out(own_traffic)
+
+    def leave(self) -> None:
+        """The agent stops: deliver what was accepted and end the thread, without a closing batch."""
+        self._leaving = True
+        self._poke()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread; False when it is still there."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.alive
+
+    def _poke(self) -> None:
+        source = self._source
+        if source is not None:
+            source.wake()
+
+    def report(self) -> SessionReport:
+        """Where it stands."""
+        lanes: dict[str, LaneHead] = {}
+        if self._chain is not None:
+            lanes["bulk"] = LaneHead(self._chain.next_sequence, self._chain.header_hash)
+        return SessionReport(
+            id=self.spec.id,
+            state=self.state,
+            reason=self.reason.encode()[:1000].decode(errors="ignore"),
+            filter_revision=self.filter_revision,
+            filter_swap_ns=self.filter_swap_ns,
+            interface=self.spec.interface,
+            link_type=self.link_type,
+            boot=self._around.boot,
+            started_ns=self._memory.started_ns,
+            lanes=lanes,
+        )
+
+    def read_books(self) -> Books:
+        """All counters of this boot, each consistent with the others."""
+        with self._around.spool.lock:
+            return self.books.read(self._lanes())
+
+    @property
+    def captured_totals(self) -> tuple[int, int]:
+        """(packets, captured bytes) since the session's first start, for rates and limits."""
+        return self._memory.packets, self._memory.captured_bytes
+
+    @property
+    def in_flight(self) -> int:
+        with self._around.spool.lock:
+            return sum(lane.in_flight for lane in self._lanes())
+
+    def _lanes(self) -> list[SpoolLane]:
+        return [self._spool_lane] if self._spool_lane is not None else []
+
+    # -- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception:
+            log.exception("session %s failed", self.spec.id)
+            self._become("failed", "an internal error; the agent's log has it")
+        finally:
+            self._source = None
+            self._memory.close()
+
+    def _become(self, state: str, reason: str = "") -> None:
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            log.info("session %s: %s%s", self.spec.id, state, f" ({reason})" if reason else "")
+            self._around.changed()
+
+    def _work(self) -> None:
+        if self._memory.ended:
+            self._become("stopped", self._memory.reason)
+            return
+        if self._wanted.state == "stopped":
+            self._close_unopened()
+            return
+        try:
+            source = self._around.open_source(self._wanted, self._own_traffic())
+        except FilterError as error:
+            self._become("refused", f"filter: {error}")
+            return
+        except SourceError as error:
+            self._become("failed", str(error))
+            return
+        self._begin(source)
+        ending = ""
+        try:
+            ending = self._take_packets(source)
+            ending = self._drain(source) or ending
+        except SourceError as error:
+            self._become("failed", str(error))
+        finally:
+            self._source = None
+            source.close()
+            self.books.close_source()
+        if ending:
+            self._end(ending, source)
+
+    def _own_traffic(self) -> list[tuple[str, int]]:
+        return self._around.own_traffic if self._wanted.exclude_own_traffic else []
+
+    def _begin(self, source: PacketSource) -> None:
+        spec = self.spec = self._wanted
+        self._revisions = [spec.filter_revision]
+        self.filter_revision, self._snaplen = spec.filter_revision, spec.snaplen
+        self.link_type = source.link_type
+        self._open_chain(from_file=source.clock_source == "file")
+        self.books.open_source(source)
+        self._source = source
+        now_ns = time.time_ns()
+        if not self._memory.started_ns:
+            self._memory.started_ns = now_ns
+            self._memory.save()
+        self._become("running")
+
+    def _open_chain(self, *, from_file: bool) -> None:
+        if self._chain is not None:
+            return  # the source was lost and is back: the lane goes on
+        around = self._around
+        head = self._memory.heads[Lane.BULK]
+        found = around.last_records.get((self.spec.id, Lane.BULK))
+        if found is not None and (found.boot != head.boot or found.next_sequence > head.next_sequence):
+            head = found  # the memory was behind the spool (a power cut)
+        known = head.known and head.header_hash != NO_HASH
+        self._chain = Chain(
+            agent=around.agent,
+            boot=around.boot,
+            session=self.spec.id,
+            lane=Lane.BULK,
+            key=around.key,
+            previous=head.header_hash if known else NO_HASH,
+            previous_boot=head.boot if known else None,
+            clock=around.clock,
+            from_file=from_file,
+        )
+        self._spool_lane = around.spool.open_lane(around.boot, self.spec.id, Lane.BULK, self.spec.overflow)
+
+    def _take_packets(self, source: PacketSource) -> str:
+        """Until the session ends (its reason is returned) or the agent stops ("")."""
+        buffer = BatchBuffer(BUFFER_PACKETS, self._around.config.batch_target_bytes)
+        self._skip_delivered(source, buffer)
+        while not self._leaving:
+            ending = self._obey(source) or self._limit_reached()
+            if ending:
+                return ending
+            packets = source.read_batch(buffer, linger_ns=self._linger_ns(), wait_ms=self._wait_ms(source))
+            if packets:
+                ending = self._ship(source, buffer)
+                if ending:
+                    return ending
+            elif source.finished:
+                return "end of file"
+            self._note_trouble(source)
+        return ""
+
+    def _skip_delivered(self, source: PacketSource, buffer: BatchBuffer) -> None:
+        """A replay that an earlier life of the agent began goes on behind what that one had spooled."""
+        left = self._memory.packets if source.clock_source == "file" else 0
+        self.books.delivered_earlier(left)
+        while left > 0 and not self._leaving and not source.finished:
+            packets = source.read_batch(buffer, linger_ns=0, wait_ms=0)
+            if packets > left:
+                self._ship(source, buffer, behind(buffer.columns(), left))
+                return
+            left -= packets
+
+    def _drain(self, source: PacketSource) -> str:
+        """Deliver what the source accepted before it was told to stop; bounded in time."""
+        if source.clock_source == "file":
+            return ""  # a file is read again from its beginning
+        with contextlib.suppress(FilterError, SourceError):
+            source.pause()
+        buffer = BatchBuffer(BUFFER_PACKETS, BUFFER_DATA_BYTES)
+        give_up_s = time.monotonic() + _DRAIN_S
+        ending = ""
+        while source.statistics().in_ring > 0 and time.monotonic() < give_up_s:
+            if source.read_batch(buffer, linger_ns=0, wait_ms=20):
+                ending = self._ship(source, buffer) or ending
+        return ending
+
+    def _linger_ns(self) -> int:
+        """How long a batch may stay open after its first packet reached us: the bound less what else takes time."""
+        config = self._around.config
+        watched = time.time_ns() < self._watched_until_ns
+        bound_ms = config.batch_watched_linger_ms if watched else config.batch_linger_ms
+        return max(0, bound_ms - config.ring_retire_ms - _OVERHEAD_MS) * 1_000_000
+
+    def _wait_ms(self, source: PacketSource) -> int:
+        wait_ms = _TROUBLED_WAIT_MS if source.notice is not None else _IDLE_WAIT_MS
+        if self._deadline_s is not None:
+            wait_ms = min(wait_ms, max(1, int((self._deadline_s - time.monotonic()) * 1000)))
+        return wait_ms
+
+    def _note_trouble(self, source: PacketSource) -> None:
+        progress = getattr(source, "progress", None)
+        self.progress = progress if isinstance(progress, float) else None
+        if self.state in ("running", "paused") and not self._refused_revision:
+            self._become(self.state, source.notice or "")
+
+    # -- obeying -------------------------------------------------------------------------------------------------
+
+    def _obey(self, source: PacketSource) -> str:
+        """Make true what is declared; return the reason when that is the end."""
+        wanted = self._wanted
+        if wanted.state == "stopped":
+            return "stopped" + (f" by {wanted.requested_by}" if wanted.requested_by else "")
+        if wanted is not self.spec:
+            lane = self._spool_lane
+            if lane is not None:
+                lane.overflow = wanted.overflow
+            if wanted.exclude_own_traffic != self.spec.exclude_own_traffic:
+                source.leave_out(self._own_traffic())
+            if wanted.filter_revision not in (self.filter_revision, self._refused_revision):
+                self._swap(source, wanted)
+            self.spec = wanted
+        if wanted.state == "paused" and self.state != "paused":
+            source.pause()
+            self._become("paused")
+        elif wanted.state == "running" and self.state == "paused":
+            source.resume()
+            self._become("running")
+        self._deadline_s = None
+        if wanted.max_duration_s is not None:
+            left_s = wanted.max_duration_s - (time.time_ns() - self._memory.started_ns) / 1e9
+            self._deadline_s = time.monotonic() + left_s
+        return ""
+
+    def _swap(self, source: PacketSource, wanted: SessionSpec) -> None:
+        """Another filter or snaplen on the open socket. One that is refused leaves the old one in force."""
+        try:
+            self.filter_swap_ns = source.apply(wanted.filter, wanted.snaplen)
+        except FilterError as error:
+            self._refused_revision = wanted.filter_revision
+            reason = (
+                f"filter revision {wanted.filter_revision} refused, {self.filter_revision} goes on: {error}"
+            )
+            self._become(self.state, reason)
+            return
+        self._revisions.append(wanted.filter_revision)
+        self.filter_revision, self._refused_revision = wanted.filter_revision, 0
+        self.reason = ""
+        self._around.changed()
+
+    def _limit_reached(self) -> str:
+        spec, memory = self.spec, self._memory
+        if spec.max_packets is not None and memory.packets >= spec.max_packets:
+            return f"limit of {spec.max_packets} packets reached"
+        if spec.max_bytes is not None and memory.captured_bytes >= spec.max_bytes:
+            return f"limit of {spec.max_bytes} bytes reached"
+        if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
+            return f"limit of {spec.max_duration_s:g} s reached"
+        return ""
+
+    # -- shipping ------------------------------------------------------------------------------------------------
+
+    def _origin(self, source: PacketSource, buffer: BatchBuffer | None = None) -> Origin:
+        if buffer is None:
+            return Origin(source.interface, source.link_type, self._snaplen, self.filter_revision)
+        self._snaplen = buffer.snaplen or self._snaplen
+        revision = self._revisions[min(buffer.filter_epoch, len(self._revisions) - 1)]
+        return Origin(buffer.interface, buffer.link_type, self._snaplen, revision)
+
+    def _ship(self, source: PacketSource, buffer: BatchBuffer, columns: Columns | None = None) -> str:
+        """Seal and spool what the buffer holds (or these of its columns); return the reason when that is the end."""
+        origin = self._origin(source, buffer)
+        try:
+            packed = pack(columns or buffer.columns(), origin, self._around.config.batch_compression)
+        except WireError as error:  # a source that breaks its word: nothing of it may be lost silently
+            raise SourceError(f"the source gave an impossible batch: {error}") from None
+        assert self._chain is not None
+        assert self._spool_lane is not None
+        self._memory.packets += packed.packets
+        self._memory.captured_bytes += packed.captured_bytes
+        if self._chain.turned_away.packets and not self._declare_turned_away(origin):
+            return self._turn_away(packed, Admission.DROP_NEWEST)
+        admission = self._around.spool.admit(self._spool_lane, packed.size)
+        if admission is not Admission.ACCEPTED:
+            return self._turn_away(packed, admission)
+        record, message = self._chain.seal_packets(packed, self._books(entering=packed.packets))
+        self._spool(record, message, packed.size)
+        return ""
+
+    def _turn_away(self, packed: Packed, admission: Admission) -> str:
+        assert self._chain is not None
+        self._chain.note_turned_away(packed)
+        with self._around.spool.lock:
+            self.books.dropped_newest += packed.packets
+        if admission is Admission.STOP:
+            return "the spool is full, and this session stops then"
+        return ""
+
+    def _declare_turned_away(self, origin: Origin, *, closing: bool = False) -> bool:
+        assert self._chain is not None
+        assert self._spool_lane is not None
+        room = HEADER_ROOM_BYTES
+        if self._around.spool.admit(self._spool_lane, room, closing=closing) is not Admission.ACCEPTED:
+            return False
+        record, message = self._chain.seal_turned_away(origin, "spool full", self._books())
+        self._spool(record, message, room)
+        return True
+
+    def _books(self, *, entering: int = 0) -> Books:
+        with self._around.spool.lock:
+            return self.books.read(self._lanes(), entering=entering)
+
+    def _spool(self, record: Record, message: bytes, admitted: int) -> None:
+        assert self._chain is not None
+        assert self._spool_lane is not None
+        self._around.spool.append(self._spool_lane, record, message, admitted=admitted)
+        head = self._memory.heads[Lane.BULK]
+        head.boot, head.next_sequence = self._around.boot, self._chain.next_sequence
+        head.header_hash = self._chain.header_hash
+        self._memory.save()
+        self._around.wake_publisher()
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def _close_unopened(self) -> None:
+        """Declared stopped before this boot began to capture: close the chain of the boots before, if there was one."""
+        head = self._memory.heads[Lane.BULK]
+        if (
+            self._chain is None
+            and not head.known
+            and (self.spec.id, Lane.BULK) not in self._around.last_records
+        ):
+            self._memory.ended, self._memory.reason = True, "stopped before it captured anything"
+            self._memory.save()
+            self._become("stopped", self._memory.reason)
+            return
+        self._open_chain(from_file=False)
+        origin = Origin(
+            self.spec.interface or "none", self.link_type, self.spec.snaplen, self.spec.filter_revision
+        )
+        self._close_chain("stopped", origin)
+
+    def _end(self, reason: str, source: PacketSource) -> None:
+        self._become("stopping", reason)
+        self._close_chain(reason, self._origin(source))
+
+    def _close_chain(self, reason: str, origin: Origin) -> None:
+        assert self._chain is not None
+        assert self._spool_lane is not None
+        if self._chain.turned_away.packets:
+            self._declare_turned_away(origin, closing=True)
+        self._around.spool.admit(self._spool_lane, HEADER_ROOM_BYTES, closing=True)
+        record, message = self._chain.seal_closing(origin, reason, self._books())
+        self._memory.ended, self._memory.reason = True, reason
+        self._spool(record, message, HEADER_ROOM_BYTES)
+        self._around.spool.finish_lane(self._spool_lane)
+        self._around.wake_publisher()
+        self._become("stopped", reason)
+
+
+def behind(columns: Columns, packets: int) -> Columns:
+    """The columns without their first `packets` packets."""
+    skipped_bytes = sum(memoryview(columns.captured_bytes)[: 4 * packets].cast("I"))
+    return Columns(
+        timestamp_ns=memoryview(columns.timestamp_ns)[8 * packets :],
+        captured_bytes=memoryview(columns.captured_bytes)[4 * packets :],
+        original_bytes=memoryview(columns.original_bytes)[4 * packets :],
+        flags=memoryview(columns.flags)[2 * packets :],
+        data=memoryview(columns.data)[skipped_bytes:],
+    )
