@@ -1,4 +1,4 @@
-"""One lane of the spool: the batches of one (boot, session, lane) in order, from their sealing to their acknowledgement.
+"""One lane of the spool: the batches of one (boot, session, lane) in order, from sealing to acknowledgement.
 
     <spool>/<boot hex>/<session>.<lane>/<first sequence>.seg    the segments, oldest first
     <spool>/<boot hex>/<session>.<lane>/cursor                  acknowledged and sent up to which sequence
