@@ -80,7 +80,7 @@ class GapWatch:
             missing = (
                 str(chain.expected) if first == chain.expected + 1 else f"{chain.expected} to {first - 1}"
             )
-            self._say(f"gap: {who}: batches {missing} are missing")
+            self._say(f"gap: {who}: missing: batch {missing}")
             chain.missing.update(range(chain.expected, min(first, chain.expected + _MAX_MISSING)))
             if len(chain.missing) > _MAX_MISSING:
                 chain.missing = set(sorted(chain.missing)[-_MAX_MISSING:])

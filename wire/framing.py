@@ -13,6 +13,8 @@ from wire.strict_cbor import MAJOR_BYTES, read_head
 
 MAGIC = b"\x82" + cose.PREFIX
 """How every message begins: array of two, then the COSE_Sign1 prefix."""
+_NEXT = (MAGIC[0], 0x0A)
+"""What may stand behind a message."""
 _MAX_MESSAGE_BYTES = 1024 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
 _HEAD_BYTES = len(MAGIC) + 9 + _MAX_HEADER_BYTES + 66 + 9
@@ -27,15 +29,13 @@ def message_length(data: bytes | bytearray | memoryview, offset: int, end: int) 
     """The length of the message that begins at `offset`, or WireError. Internal `_NeedMore` when it isn't known yet."""
     available = end - offset
     if bytes(data[offset : offset + min(available, len(MAGIC))]) != MAGIC[: min(available, len(MAGIC))]:
-        raise WireError(f"no message begins at byte {offset}")
+        raise WireError("no message begins here")
     major, header_bytes, at = _peek_head(data, offset + len(MAGIC), end)
     if major != MAJOR_BYTES or header_bytes > _MAX_HEADER_BYTES:
-        raise WireError(
-            f"the message at byte {offset}: a header that isn't at most {_MAX_HEADER_BYTES} bytes"
-        )
+        raise WireError(f"a header that isn't at most {_MAX_HEADER_BYTES} bytes")
     at += header_bytes
     if at + 2 <= end and bytes(data[at : at + 2]) != b"\x58\x40":
-        raise WireError(f"the message at byte {offset}: no signature behind the header")
+        raise WireError("no signature behind the header")
     major, body_bytes, at = _peek_head(data, at + 66, end)
     length = at + body_bytes - offset
     if major != MAJOR_BYTES or length > _MAX_MESSAGE_BYTES:
@@ -51,7 +51,10 @@ def _peek_head(data: bytes | bytearray | memoryview, offset: int, end: int) -> t
     low = data[offset] & 31
     if 24 <= low <= 27 and offset + 1 + (1 << low - 24) > end:
         raise _NeedMore
-    return read_head(memoryview(data), offset, end)
+    try:
+        return read_head(memoryview(data), offset, end)
+    except WireError:
+        raise WireError("a damaged length") from None
 
 
 def split_messages(
@@ -82,18 +85,25 @@ def split_messages(
                 break
             except WireError as error:
                 if resynchronise is None:
-                    raise WireError(f"{_at(error, offset, base + offset)}") from None
-                reason = reason or _at(error, offset, base + offset)
+                    raise WireError(f"damaged at byte {base + offset}: {error}") from None
+                reason = reason or str(error)
                 found = buffer.find(MAGIC, offset + 1)
                 # A magic may be cut at the buffer's end: keep as many bytes as could begin one.
                 step = found if found >= 0 else max(offset + 1, end - len(MAGIC) + 1)
                 skipped += step - offset
                 offset = step
                 continue
+            behind = offset + length
+            if resynchronise is not None and behind < end and buffer[behind] not in _NEXT:
+                # Its length leads nowhere: it is damaged, and would take what follows with it.
+                reason = reason or "a message that doesn't end where it says"
+                skipped += 1
+                offset += 1
+                continue
             if skipped and resynchronise is not None:
                 resynchronise(base + offset - skipped, skipped, reason)
                 skipped, reason = 0, ""
-            if end - offset < length:
+            if behind > end:
                 break
             yield bytes(buffer[offset : offset + length])
             offset += length
@@ -103,7 +113,3 @@ def split_messages(
         if resynchronise is None:
             raise WireError(f"the stream ends within the message at byte {base}")
         resynchronise(base - skipped, skipped + len(buffer), reason or "the stream ends within a message")
-
-
-def _at(error: WireError, local: int, absolute: int) -> str:
-    return str(error).replace(f"byte {local}", f"byte {absolute}")

@@ -5,12 +5,10 @@ independent fences. libsodium (PyNaCl) does the work and is imported at the firs
 """
 
 import base64
-import contextlib
+import binascii
 import hashlib
 import os
-import secrets
 import stat
-from pathlib import Path
 
 from wire.errors import WireError
 
@@ -43,7 +41,7 @@ class SigningKey:
     @classmethod
     def generate(cls) -> "SigningKey":
         """A new key from the system's random numbers."""
-        return cls(secrets.token_bytes(SEED_BYTES))
+        return cls(os.urandom(SEED_BYTES))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> "SigningKey":
@@ -57,33 +55,35 @@ class SigningKey:
         OSError when the file can't be read; PermissionError when others may read it; WireError when it
         isn't a key.
         """
-        path = Path(path)
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
                 raise PermissionError(f"{path}: others may read this private key; run: chmod 600 {path}")
             text = file.read(256)
         prefix = _FILE_PREFIX.encode()
         if text.startswith(prefix):
-            with contextlib.suppress(ValueError):
+            try:
                 seed = base64.b64decode(text[len(prefix) :].strip(), validate=True)
-                if len(seed) == SEED_BYTES:
-                    return cls(seed)
+            except binascii.Error:
+                seed = b""
+            if len(seed) == SEED_BYTES:
+                return cls(seed)
         raise WireError(f"{path}: not a wirepool signing key")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the key to `path`, mode 0600, whole or not at all."""
-        path = Path(path)
-        scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        target = os.fspath(path)
+        directory, name = os.path.split(target)
+        scratch = os.path.join(directory, f".{name}.{os.urandom(8).hex()}")
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(_FILE_PREFIX.encode() + base64.b64encode(self.seed) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-            scratch.replace(path)
+            os.replace(scratch, target)
         except BaseException:
-            scratch.unlink(missing_ok=True)
+            os.unlink(scratch)
             raise
 
     def sign(self, message: bytes) -> bytes:

@@ -1,0 +1,50 @@
+"""The frozen vectors: bytes nobody edits decode to the values that were written down when they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.wire import make_vectors
+from tests.wire.describe import describe
+
+DIRECTORY = Path(__file__).parent / "vectors" / "v1"
+VECTORS = sorted(path.name for path in DIRECTORY.iterdir() if path.suffix in (".bin", ".wpz"))
+
+
+def test_there_are_vectors_of_every_kind() -> None:
+    assert len(VECTORS) >= 17
+    assert {
+        "batch-none.bin",
+        "batch-zstd.bin",
+        "batch-gzip.bin",
+        "tombstone.bin",
+        "closing.bin",
+        "evidence.wpz",
+    } <= set(VECTORS)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_vector_decodes_to_what_it_was_made_of(name: str) -> None:
+    expected = json.loads((DIRECTORY / f"{name}.json").read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(describe(name, (DIRECTORY / name).read_bytes()))) == expected
+
+
+def test_no_vector_was_touched() -> None:
+    listed = {}
+    for line in (DIRECTORY / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        listed[name] = digest
+    assert listed == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in DIRECTORY.iterdir()
+        if path.name != "SHA256SUMS"
+    }
+
+
+def test_the_script_refuses_to_overwrite(capsys: pytest.CaptureFixture[str]) -> None:
+    assert make_vectors.main() == 1
+    assert "frozen" in capsys.readouterr().err
