@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 5
 RECONNECT_WAIT_S = 0.5
 PING_INTERVAL_S = 10
-"""A server that doesn't answer two pings is away: noticed in 20 to 30 s at the worst, at once when the socket breaks."""
+"""A server that doesn't answer two pings is away: noticed in 20 to 30 s at worst, at once when the socket breaks."""
 JETSTREAM_TIMEOUT_S = 5.0
 
 Handler = Callable[[Msg], Awaitable[None]]
@@ -200,6 +200,11 @@ class Bus:
     async def client(self) -> Client:
         """The connected client; waits while there is none."""
         while True:
+            task = asyncio.current_task()
+            if not self._up.is_set() and task is not None and task.cancelling():
+                # nats-py answers a cancelled fetch with "connection closed" when both happen at once. Loops that try
+                # again after such an error come here, where the cancellation they never saw would be waited out.
+                raise asyncio.CancelledError
             await self._up.wait()
             if self._client is not None:
                 return self._client
