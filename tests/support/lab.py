@@ -121,25 +121,30 @@ class Tcpdump:
     after it."""
 
     def __init__(
-        self, host: Host, interface: str, filter_text: str, path: Path, *, snaplen: int = 262144
+        self,
+        host: Host,
+        interface: str,
+        filter_text: str,
+        path: Path,
+        *,
+        snaplen: int = 262144,
+        unbuffered: bool = True,
     ) -> None:
-        self.host, self.interface, self.filter_text, self.path, self.snaplen = (
-            host,
-            interface,
-            filter_text,
-            path,
-            snaplen,
-        )
+        """unbuffered: each packet is in the file at once, for `wait_for`, instead of with the next full buffer."""
+        self.host, self.path = host, path
         self.captured = self.received = self.dropped = -1
         self._log = f"tcpdump-{next(_serial)}.log"
+        self._argv = ["tcpdump", "-i", interface, "-n", "-p", "-B", "65536", "-Z", "root"]
+        self._argv += ["--time-stamp-precision=nano", "-s", str(snaplen), "-w", str(path)]
+        self._argv += (["-U"] if unbuffered else []) + ([filter_text] if filter_text else [])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def __enter__(self) -> Tcpdump:
-        argv = ["tcpdump", "-i", self.interface, "-n", "-p", "-U", "-B", "65536", "-Z", "root"]
-        argv += ["--time-stamp-precision=nano", "-s", str(self.snaplen), "-w", str(self.path)]
-        if self.filter_text:
-            argv.append(self.filter_text)
-        self._process = self.host.start(*argv, log=self._log)
-        wait_for(self._listening, "tcpdump: " + self.host.log(self._log))
+        self._process = self.host.start(*self._argv, log=self._log)
+        wait_for(self._listening, "tcpdump listens")
         return self
 
     def _listening(self) -> bool:
@@ -240,3 +245,13 @@ class Lab:
         host.run("ip", "link", "set", "mgmt", "up")
         host.run("ip", "link", "set", "eth0", "up")
         host.run("ip", "-6", "addr", "add", f"{host.address6}/64", "dev", "eth0", "nodad")
+
+    def wire(self, a: Host, b: Host, interface: str = "load0") -> None:
+        """A veth pair straight from host to host, for traffic of foreign addresses, which a bridge would not pass on.
+
+        It has no address, so neither end's stack answers what arrives.
+        """
+        peer = ("peer", "name", interface, "netns", b.net.name)
+        a.run("ip", "link", "add", interface, "type", "veth", *peer)
+        for host in (a, b):
+            host.run("ip", "link", "set", interface, "up")

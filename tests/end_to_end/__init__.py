@@ -1,0 +1,1 @@
+"""wirepool whole: real hosts, real traffic, real processes, and real ones that get killed."""
