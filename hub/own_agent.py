@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -19,7 +20,8 @@ from wire.names import check_agent_id
 AGENT = (sys.executable, "-P", "-m", "agent.cli")
 ANSWER_TIMEOUT_S = 30.0
 CAP_NET_RAW = 1 << 13  # linux/capability.h
-REPOSITORY = Path(__file__).resolve().parents[1]
+MODULES = {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+"""Environment of the programs we start: they find the same modules as we do, and (-P) never the working directory's."""
 
 
 def host_agent_name() -> str:
@@ -109,6 +111,7 @@ def _agent(*arguments: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            env={**os.environ, **MODULES},
             timeout=ANSWER_TIMEOUT_S,
             check=False,
         )

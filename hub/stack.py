@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from hub.backbone import nats_server, pki, server_config, system_account
 from hub.backbone.state import Settings, StateDir, StateError
-from hub.own_agent import agent_argv
+from hub.own_agent import MODULES, agent_argv
 from hub.supervisor import Child
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def hub_child(state: StateDir, settings: Settings) -> Child:
     return Child(
         name="hub",
         argv=argv,
+        environment=MODULES,
         ready=lambda: page_answers(settings.page_bind, settings.page_port, context),
         stop_deadline_s=15.0,
     )
@@ -87,7 +88,13 @@ def hub_child(state: StateDir, settings: Settings) -> Child:
 
 def agent_child(state: StateDir, name: str) -> Child:
     """This host's agent: the last to start and the first to stop, so that it can drain."""
-    return Child(name="agent", argv=agent_argv(state, name), stop_deadline_s=20.0, essential=False)
+    return Child(
+        name="agent",
+        argv=agent_argv(state, name),
+        environment=MODULES,
+        stop_deadline_s=20.0,
+        essential=False,
+    )
 
 
 async def page_answers(bind: str, port: int, context: ssl.SSLContext) -> bool:
