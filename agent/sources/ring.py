@@ -29,9 +29,10 @@ BLOCK_BYTES = 256 * 1024
 128 of them ride out a stall of half a second, fewer and larger ones don't."""
 RETIRE_MS = 4
 
-SWAP_MARGIN_NS = 10_000_000
-"""A packet is stamped when it arrives and judged when the processor gets to it: under load some milliseconds later. So
-those stamped shortly before a filter change may already be judged by the new filter."""
+SWAP_DELAY_S = 0.02
+"""A packet is stamped when it arrives and judged when the processor gets to it, under load some milliseconds later. So
+a filter change announces its interval first and replaces the filter this much later: packets stamped before the
+interval have all been judged by then."""
 _COUNT_EVERY_S = 60.0  # the kernel's counters have 32 bits
 _REOPEN_EVERY_S = 1.0
 
@@ -145,18 +146,19 @@ class RingSource:
         return packets
 
     def apply(self, filter_text: str, snaplen: int) -> tuple[int, int]:
-        """See `PacketSource.apply`. While paused the new filter waits for `resume`."""
+        """See `PacketSource.apply`. Takes SWAP_DELAY_S. While paused the new filter waits for `resume`."""
         program = self._compile(filter_text, snaplen)
         with self._control:
             self._check_open()
             ring = self._socket.ring
-            start_ns = time.time_ns() - SWAP_MARGIN_NS
+            start_ns = time.time_ns()
             ring.swap(start_ns, snaplen, self.epoch + 1)
             try:
                 if not self._paused:
+                    time.sleep(SWAP_DELAY_S)
                     self._socket.attach(program)
             except OSError as error:
-                ring.swap(start_ns, self.snaplen, self.epoch)  # the old filter is still there
+                ring.swap(time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
                 ring.swapped(time.time_ns())
                 raise _refused(error) from None
             end_ns = time.time_ns()

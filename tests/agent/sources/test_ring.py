@@ -211,10 +211,10 @@ def test_a_filter_judges_the_frame_with_its_tag(pair: Pair, filter_text: str, pa
 
 
 def test_nothing_precedes_the_filter(pair: Pair) -> None:
-    """Opened a hundred times under load: not one packet that the filter turns away."""
+    """Opened again and again under load: not one packet that the filter turns away."""
     left, right = pair
     with right.start("ping", "-f", "-q", left.address):
-        for _ in range(100):
+        for _ in range(40):
             ring = open_ring(left, "udp port 9", ring_bytes=1 << 20)
             assert drain(ring, quiet_ms=3) == []
             assert ring.statistics().received == 0
@@ -224,7 +224,7 @@ def test_nothing_precedes_the_filter(pair: Pair) -> None:
 def test_own_traffic_is_counted_and_left_out(tmp_path: Path) -> None:
     with netns.pair(ipv6=True) as (left, right):
         own = [(left.address, 4222), ("fd99::1", 4222), ("10.9.0.2", 53)]
-        ring = open_ring(left, "(ip or ip6 or vlan) and not ip6 multicast and not icmp6", own_traffic=own)
+        ring = open_ring(left, "not arp and not ip6 multicast and not icmp6", own_traffic=own)
         with Sender(right) as sender:
             sender.send(udp_frame(b"dns", port=53), udp_frame(b"dns", port=53, tags=((C_TAG, 5),)))
             sender.send(udp_frame(b"dns", port=53, tags=((S_TAG, 5), (C_TAG, 6))))
@@ -300,7 +300,7 @@ def test_opening_and_closing_leaks_nothing(pair: Pair) -> None:
 
     buffer = BatchBuffer()
     before = held()
-    for round_number in range(500):
+    for round_number in range(100):
         ring = open_ring(pair[0], ring_bytes=1 << 19)
         ring.read_batch(buffer, linger_ns=0, wait_ms=0)
         if round_number % 2:
