@@ -134,10 +134,13 @@ def settle(*hosts: Host) -> None:
     """Until every TCP connection of the clients has sent its last segment (only TIME-WAIT or nothing is
     left)."""
 
+    ports = " or ".join(
+        f"{end} = :{port}" for port in (HTTP_PORT, TLS_PORT, DNS_PORT) for end in ("sport", "dport")
+    )
+    argv = ("ss", "-Htan", "state", "connected", "exclude", "time-wait", f"( {ports} )")
+
     def quiet() -> bool:
-        return not any(
-            host.run("ss", "-Htan", "state", "connected", "exclude", "time-wait").strip() for host in hosts
-        )
+        return not any(host.run(*argv).strip() for host in hosts)
 
     wait_for(quiet, "the connections to close")
 

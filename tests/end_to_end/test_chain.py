@@ -1,0 +1,130 @@
+"""The chain without a browser: capture, export, evidence, the stock NATS CLI."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.captures import difference, read_capture
+from tests.support.lab import Tcpdump
+from tests.support.lan_traffic import ORDINARY_FILTER, LanServers, all_kinds, ping, sentinel
+from tests.support.need import need
+from tests.support.netns import wait_for
+from tests.support.page import Curl
+from tests.support.processes import descendants
+from tests.support.stand import HUB, WIRE, Stand
+
+pytestmark = pytest.mark.root
+
+LAST = b"wirepool-the-end"
+
+
+def test_what_tcpdump_saw_is_what_is_exported_and_verified(
+    stand: Stand, curl: Curl, servers: LanServers, tmp_path: Path
+) -> None:
+    host = stand.lab["web1"]
+    session = curl.start("web1", "eth0", ORDINARY_FILTER)
+    with Tcpdump(host, "eth0", ORDINARY_FILTER, tmp_path / "web1.pcap") as dump:
+        for _ in range(5):
+            all_kinds(stand.lab["db1"], servers)
+        sentinel(stand.lab["db1"], host, LAST)
+        dump.wait_for(LAST)
+    curl.order(session, "stop", "stopped")
+    told = curl.wait_balanced(session)
+    exported = read_capture(curl.download(session, tmp_path / "web1.pcapng"))
+    seen = read_capture(dump.path)
+    assert exported.complaint is None
+    assert difference(seen.packets, exported.packets) == ""
+    assert told["books"]["received"] == told["archived_packets"] == len(seen.packets)
+    assert told["verdict"] == "intact"
+    evidence = curl.download(session, tmp_path / "web1.wpz")
+    assert "intact" in stand.in_hub(*WIRE, "verify", str(evidence))
+
+
+def test_a_changed_filter_loses_nothing_that_both_filters_take(
+    stand: Stand, curl: Curl, servers: LanServers, tmp_path: Path
+) -> None:
+    host, client = stand.lab["web1"], stand.lab["db1"]
+    session = curl.start("web1", "eth0", "icmp")
+    with Tcpdump(host, "eth0", "icmp", tmp_path / "icmp.pcap") as dump:
+        flood = client.start("ping", "-q", "-n", "-i", "0.002", host.address, log="flood.log")
+        for text in ("icmp or udp", "icmp or tcp", "icmp"):
+            answer = curl.post(f"/sessions/{session}/filter", {"filter": text})
+            wanted = answer["session"]["filter_revision"]
+            wait_for(
+                lambda wanted=wanted: curl.session(session)["applied_filter_revision"] == wanted,  # type: ignore[misc]
+                f"filter revision {wanted}",
+            )
+        flood.send_signal(signal.SIGINT)
+        flood.wait(20)
+        sentinel(client, host, LAST)
+        dump.wait_for(LAST)
+    curl.order(session, "stop", "stopped")
+    curl.wait_balanced(session)
+    exported = read_capture(curl.download(session, tmp_path / "icmp.pcapng"))
+    icmp = [packet for packet in exported.packets if packet.data[12:14] == b"\x08\0" and packet.data[23] == 1]
+    seen = read_capture(dump.path)
+    first = seen.packets[0].timestamp_ns
+    assert difference(seen.packets, [packet for packet in icmp if packet.timestamp_ns >= first]) == ""
+    assert {interface.filter_text for interface in exported.interfaces} >= {
+        "icmp",
+        "icmp or udp",
+        "icmp or tcp",
+    }
+
+
+def test_a_wrong_filter_is_refused_with_libpcaps_words(stand: Stand, curl: Curl) -> None:
+    verdict = curl.post("/check-filter", {"agent": "web1", "interface": "eth0", "filter": "tcp prt 80"})
+    assert verdict["verdict"] == "error"
+    assert "syntax error" in verdict["message"]
+
+
+def _nats(stand: Stand, *argv: str) -> list[str]:
+    return ["env", f"XDG_CONFIG_HOME={stand.environment['XDG_CONFIG_HOME']}", "nats", *argv]
+
+
+def test_the_stock_nats_cli_decodes_and_pipes(
+    stand: Stand, curl: Curl, servers: LanServers, tmp_path: Path
+) -> None:
+    need("nats", "tshark")
+    host, client = stand.lab["web1"], stand.lab["db1"]
+    stand.in_hub(*HUB, "viewer", "anna", "--agents", "web1")
+    decode = tmp_path / "decode"
+    decode.write_text(f'#!/bin/sh\nexec {" ".join(WIRE)} decode "$@"\n')
+    decode.chmod(0o755)
+    pcapng = tmp_path / "live.pcapng"
+    subscribe = _nats(stand, "--context", "wirepool-anna", "sub", "cap.web1.>")
+    translate = stand.lab.hub.start(
+        *subscribe, "--translate", str(decode), log="translate.log", env=stand.environment
+    )
+    pipe = " ".join([*subscribe, "--raw", "|", str(decode), "--pcapng", "-", ">", str(pcapng)])
+    raw = stand.lab.hub.start(
+        "sh", "-c", pipe.replace("cap.web1.>", "'cap.web1.>'"), log="raw.log", env=stand.environment
+    )
+    session = curl.start("web1", "eth0", "icmp")
+
+    def seen() -> bool:
+        ping(client, host.address, count=2, mark=LAST)
+        return (
+            "ICMP" in stand.lab.hub.log("translate.log") and pcapng.exists() and LAST in pcapng.read_bytes()
+        )
+
+    wait_for(
+        seen, f"packets through the CLI: {stand.lab.hub.log('translate.log')} {stand.lab.hub.log('raw.log')}"
+    )
+    curl.order(session, "stop", "stopped")
+    for process in (translate, raw):
+        for pid in [*descendants(process.pid), process.pid]:
+            os.kill(pid, signal.SIGINT)
+        process.wait(20)
+    shown = subprocess.run(
+        ["tshark", "-n", "-r", str(pcapng)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "Echo (ping) request" in shown.stdout
+    refused = stand.lab.hub.net.run(
+        *_nats(stand, "--context", "wirepool-anna", "sub", "cap.db1.>", "--count", "1", "--wait", "3s"),
+        check=False,
+    )
+    assert "permissions violation" in (refused.stdout + refused.stderr).lower()
