@@ -154,6 +154,7 @@ def _log_to(config: Config) -> None:
         format="%(asctime)s %(levelname)-7s %(message)s",
     )
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # agent.link says it once, with the remedy
+    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())  # of each TLS end
 
 
 def _run(arguments: argparse.Namespace) -> int:

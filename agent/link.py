@@ -130,6 +130,7 @@ class Link:
         self._closed = asyncio.Event()
         self._subscriptions: list[tuple[str, Handler]] = []
         self._attempt = 0
+        self._ending = False
         self._logged_s: dict[str, float] = {}
         self.errors: Counter[str] = Counter()
         """Errors by kind since the start."""
@@ -174,6 +175,7 @@ class Link:
                 await asyncio.sleep(backoff_s(self._attempt, self._max_backoff_s))
                 self._attempt += 1
         finally:
+            self._ending = True
             self._set_up(False)
             await self._discard()
 
@@ -258,6 +260,7 @@ class Link:
             self._up.set()
         else:
             self._up.clear()
+        if not up and not self._ending:
             log.warning("the connection to the server is lost; batches wait in the spool")
         self._changed.set()
 
