@@ -127,8 +127,10 @@ esac
 INSIDE
 chmod +x "$machine/run-it"
 
+# (The root is made a mount point, which `ip netns exec` insists on.)
 # Names of settings, not their values; nothing else of this host's environment gets in.
 settings=$(env | grep -E '^(https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|PIP_(INDEX_URL|EXTRA_INDEX_URL|DEFAULT_TIMEOUT)|GO(PROXY|SUMDB|NOSUMDB|FLAGS|PRIVATE)|CI)=' || true)
 # shellcheck disable=SC2086  # one word per setting
 env -i PATH="$PATH" TERM="${TERM:-dumb}" $settings \
-    unshare --mount --pid --fork --kill-child chroot "$machine" /run-it "$what"
+    unshare --mount --pid --fork --kill-child \
+    sh -c 'mount --bind "$0" "$0" && exec chroot "$0" /run-it "$1"' "$machine" "$what"
