@@ -40,7 +40,7 @@ MAX_CERTIFICATES = 16384
 MAX_CERTIFICATE_BYTES = 4096
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_COMPLAINTS = 100
-_MAX_READ_BYTES = 8 * 1024 * 1024
+_MAX_READ_BYTES = 2 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 _MESSAGES, _HUB, _MANIFEST = "messages.wp", "hub.pub", "manifest.json"
 _certificate_name = re.compile(rf"certificates/({AGENT_ID})-[0-9]{{1,6}}\.cbor", re.ASCII)
@@ -172,7 +172,12 @@ class _Bounded:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self.tell, self.seek, self.seekable, self.close = file.tell, file.seek, file.seekable, file.close
+        self.tell, self.seekable, self.close = file.tell, file.seekable, file.close
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 0 and not 0 <= offset < 2**63:
+            raise WireError(f"a zip that points to byte {offset}")
+        return self._file.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
         if size > _MAX_READ_BYTES:
