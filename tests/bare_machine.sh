@@ -100,7 +100,8 @@ case $1 in
 import ssl, sys, urllib.error, urllib.request
 context = ssl._create_unverified_context()
 try:
-    with urllib.request.urlopen(sys.argv[1], timeout=5, context=context) as answer:
+    asked = urllib.request.Request(sys.argv[1], headers={"Accept": "text/html"})
+    with urllib.request.urlopen(asked, timeout=5, context=context) as answer:
         sys.exit(not (answer.status == 200 and b"<html" in answer.read().lower()))
 except OSError:
     sys.exit(1)
@@ -127,10 +128,10 @@ esac
 INSIDE
 chmod +x "$machine/run-it"
 
-# (The root is made a mount point, which `ip netns exec` insists on.)
 # Names of settings, not their values; nothing else of this host's environment gets in.
 settings=$(env | grep -E '^(https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|PIP_(INDEX_URL|EXTRA_INDEX_URL|DEFAULT_TIMEOUT)|GO(PROXY|SUMDB|NOSUMDB|FLAGS|PRIVATE)|CI)=' || true)
-# shellcheck disable=SC2086  # one word per setting
+# The root is made a mount point, since `ip netns exec` insists on one.
+# shellcheck disable=SC2086,SC2016  # one word per setting; expanded by the inner shell
 env -i PATH="$PATH" TERM="${TERM:-dumb}" $settings \
     unshare --mount --pid --fork --kill-child \
     sh -c 'mount --bind "$0" "$0" && exec chroot "$0" /run-it "$1"' "$machine" "$what"
