@@ -19,6 +19,8 @@ from wire.names import check_agent_id
 
 AGENT = (sys.executable, "-P", "-m", "agent.cli")
 ANSWER_TIMEOUT_S = 30.0
+IMPORT_MARKER = "import"
+"""File in an agent's state directory that says: made for imports, no live agent runs on it."""
 CAP_NET_RAW = 1 << 13  # linux/capability.h
 MODULES = {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
 """Environment of the programs we start: they find the same modules as we do, and (-P) never the working directory's."""
@@ -50,7 +52,7 @@ def agent_argv(state: StateDir, name: str) -> list[str]:
     return [*AGENT, "run", "--state", str(state.agent(name))]
 
 
-def ensure_enrolled(state: StateDir, name: str) -> None:
+def ensure_enrolled(state: StateDir, name: str, label: str | None = None) -> None:
     """Make this host's keys and enrol them, unless that was done for the present server and CA.
 
     Raises StateError: the name is revoked or another host's, or the agent's command failed.
@@ -63,9 +65,7 @@ def ensure_enrolled(state: StateDir, name: str) -> None:
     finally:
         registry.close()
     if record is not None and not record.enabled:
-        raise StateError(
-            f"host {name!r} is disabled ({record.disabled_reason}); --name starts this host's agent under another one"
-        )
+        raise StateError(f"host {name!r} is disabled ({record.disabled_reason}): take another name")
     servers = _servers(state)
     answer = directory / "enrolment.json"
     if record is not None and answer.is_file() and _is_current(state, answer, servers, record.signing_public):
@@ -76,7 +76,7 @@ def ensure_enrolled(state: StateDir, name: str) -> None:
             f"a host {name!r} is enrolled already; --name starts this host's agent under another one"
         )
     request = EnrolmentRequest.from_json(_agent("request", name, "--state", str(directory)))
-    admitted = admit(state, request, servers=servers)
+    admitted = admit(state, request, servers=servers, label=label)
     scratch = state.agents / f".{name}.enrolment.json"
     write_private(scratch, admitted.to_json().encode())
     try:

@@ -9,7 +9,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable
 
-from hub.backbone import nats_server, pki, server_config, system_account
+from hub.backbone import enrolment, nats_server, pki, server_config, system_account
 from hub.backbone.state import Settings, StateDir, StateError
 from hub.own_agent import MODULES, agent_argv
 from hub.supervisor import Child
@@ -132,3 +132,14 @@ async def watch_jetstream(
         if sick >= SICK_LOOKS and trouble:
             sick = 0
             await restart(trouble)
+
+
+def page_urls(state: StateDir, settings: Settings) -> list[str]:
+    """The page's addresses, the best one first."""
+    if settings.page_bind not in ("0.0.0.0", "::"):  # noqa: S104
+        hosts = [settings.page_bind]
+    else:
+        hosts = [url.removeprefix("tls://").rpartition(":")[0] for url in enrolment.server_urls(state)][:4]
+        hosts.append("localhost")
+    shown = (f"[{host}]" if ":" in host and not host.startswith("[") else host for host in hosts)
+    return [f"https://{host}:{settings.page_port}" for host in shown]

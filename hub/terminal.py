@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -81,6 +82,8 @@ def with_clear_errors(run: Callable[[argparse.Namespace], int]) -> Callable[[arg
 
     @functools.wraps(run)
     def guarded(args: argparse.Namespace) -> int:
+        # Its remark on TLS connections that the other side closes is no news to anybody.
+        logging.getLogger("asyncio").addFilter(lambda record: "eof_received()" not in record.getMessage())
         try:
             return run(args)
         except (StateError, ServerRefused, StreamError, RegistryError, JwtError, WireError) as error:

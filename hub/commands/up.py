@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hub import auth, own_agent, stack
-from hub.backbone import enrolment, nats_server, pki
+from hub.backbone import nats_server, pki
 from hub.backbone.accounts import JwtError
 from hub.backbone.state import Settings, StateDir, StateError
 from hub.commands import init
@@ -207,6 +207,9 @@ class Up:
 
     async def _start_agent(self) -> None:
         name = self._args.name or own_agent.host_agent_name()
+        if (self._state.agent(name) / own_agent.IMPORT_MARKER).exists():
+            self._say("agent", f"isn't started: {name!r} is kept for imports; choose another --name")
+            return
         try:
             await asyncio.to_thread(own_agent.ensure_enrolled, self._state, name)
         except (StateError, JwtError, WireError) as error:
@@ -239,7 +242,7 @@ class Up:
 
     def _banner(self) -> None:
         settings, state = self._settings, self._state
-        urls = page_urls(state, settings)
+        urls = stack.page_urls(state, settings)
         lines = ["", "wirepool is up" + (f"; its state is new, in {state.root}" if self._first else ""), ""]
         lines += [f"  page       {urls[0]}", *(f"             {url}" for url in urls[1:])]
         if self._password:
@@ -278,14 +281,3 @@ class Up:
             "             All else works. To capture: `sudo ./wirepool up`, or give Python that right:",
             f"             sudo setcap cap_net_raw+ep {python}",
         ]
-
-
-def page_urls(state: StateDir, settings: Settings) -> list[str]:
-    """The page's addresses, the best one first."""
-    if settings.page_bind not in ("0.0.0.0", "::"):  # noqa: S104
-        hosts = [settings.page_bind]
-    else:
-        hosts = [url.removeprefix("tls://").rpartition(":")[0] for url in enrolment.server_urls(state)][:4]
-        hosts.append("localhost")
-    shown = (f"[{host}]" if ":" in host and not host.startswith("[") else host for host in hosts)
-    return [f"https://{host}:{settings.page_port}" for host in shown]

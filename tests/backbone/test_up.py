@@ -1,0 +1,300 @@
+"""`wirepool up` as a user runs it: started, interrupted, its children killed, itself killed; and what is left
+afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub.backbone import nats_server
+from hub.backbone.state import StateDir
+from tests.support.nats_backbone import need_nats_server
+
+ROOT = Path(__file__).resolve().parents[2]
+HUB = (sys.executable, "-P", "-m", "hub.cli")
+READY_S = 60.0
+
+
+class Up:
+    """One `wirepool up` in a session of its own, with a state directory and ports of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        need_nats_server()
+        self.state = StateDir(directory / "state")
+        self.output_file = directory / "output"
+        self.page_port = nats_server.free_port("127.0.0.1")
+        self.nats_port = nats_server.free_port("127.0.0.1")
+        # Inherited by every process below, so that each can be found, whoever its parent is.
+        self.mark = f"WIREPOOL_TEST_MARK={directory}"
+        name, _, value = self.mark.partition("=")
+        self.environment = {
+            **os.environ,
+            name: value,
+            "PYTHONPATH": str(ROOT),
+            "XDG_CONFIG_HOME": str(directory / "config"),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str, ports: bool = True) -> None:
+        argv = [*HUB, "up", "--state", str(self.state.root), "--budget", "512M", "--name", "here", *options]
+        if ports:
+            argv += ["--port", str(self.page_port), "--nats-port", str(self.nats_port)]
+        with self.output_file.open("wb") as output:
+            self.process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                cwd="/",
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self.output_file.read_text(errors="replace")
+
+    def wait_until_up(self) -> None:
+        self.wait_for(lambda: "Ctrl-C stops everything" in self.output(), READY_S)
+
+    def wait_for(self, condition: object, timeout_s: float = 30.0) -> None:
+        assert callable(condition)
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process is not None
+            assert self.process.poll() is None, f"up ended with {self.process.returncode}:\n{self.output()}"
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+
+    def below(self) -> dict[int, str]:
+        """Every live process that carries our mark: pid → command line."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (path / "environ").read_bytes().split(b"\0"):
+                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    if command:
+                        found[int(path.name)] = command
+            except OSError:
+                continue
+        return found
+
+    def pid_of(self, *words: str) -> int | None:
+        for pid, command in self.below().items():
+            if all(word in command for word in words):
+                return pid
+        return None
+
+    def finish(self, number: signal.Signals, timeout_s: float = 40.0) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(timeout_s)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*HUB, *arguments, "--state", str(self.state.root)],
+            env=self.environment,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    instance = Up(tmp_path)
+    try:
+        yield instance
+    finally:
+        if instance.process is not None and instance.process.poll() is None:
+            instance.process.kill()
+            instance.process.wait()
+        for pid in instance.below():
+            os.kill(pid, signal.SIGKILL)
+
+
+def gone(up: Up, within_s: float = 5.0) -> dict[int, str]:
+    """What is left after a while; the kernel needs a moment to reap."""
+    deadline = time.monotonic() + within_s
+    while (left := up.below()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def test_up_and_ctrl_c_leave_nothing_running(up: Up) -> None:
+    up.start()
+    up.wait_until_up()
+    text = up.output()
+    assert f"https://127.0.0.1:{up.page_port}" in text
+    password = re.search(r"one-time password (\S+)", text)
+    assert password is not None
+    assert str(up.state.ca_certificate) in text
+    for words in (("nats-server", "--config"), ("hub.cli", "hub"), ("agent.cli", "run")):
+        assert up.pid_of(*words), (words, up.below())
+    assert up.finish(signal.SIGINT) == 0, up.output()
+    assert gone(up) == {}
+    assert "killed" not in up.output()
+    assert nats_server.port_is_free("127.0.0.1", up.nats_port)
+    assert nats_server.port_is_free("127.0.0.1", up.page_port)
+    # The secret was for the terminal: no log has it.
+    for log in up.state.logs.iterdir():
+        assert password[1] not in log.read_text(errors="replace"), log
+    # A second start finds everything as it was, ports included, and shows no password.
+    ca = up.state.ca_certificate.read_bytes()
+    up.start(ports=False)
+    up.wait_until_up()
+    assert "one-time password" not in up.output()
+    assert f"https://127.0.0.1:{up.page_port}" in up.output()
+    assert up.state.ca_certificate.read_bytes() == ca
+    assert up.finish(signal.SIGTERM) == 0
+    assert gone(up) == {}
+
+
+def test_killed_children_come_back(up: Up) -> None:
+    up.start()
+    up.wait_until_up()
+    for words in (("nats-server", "--config"), ("hub.cli", "hub"), ("agent.cli", "run")):
+        pid = up.pid_of(*words)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        up.wait_for(lambda words=words, pid=pid: up.pid_of(*words) not in (None, pid))
+    up.wait_for(lambda: up.output().count("runs again") >= 3)
+    assert up.finish(signal.SIGINT) == 0
+    assert gone(up) == {}
+
+
+def test_nothing_survives_kill_9_of_up(up: Up) -> None:
+    up.start()
+    up.wait_until_up()
+    assert len(up.below()) >= 4
+    assert up.finish(signal.SIGKILL) == -signal.SIGKILL
+    assert gone(up) == {}
+    # And it starts again in what that left behind.
+    up.start(ports=False)
+    up.wait_until_up()
+    assert up.finish(signal.SIGINT) == 0
+
+
+def test_ctrl_c_during_the_start_stops_cleanly_and_does_not_lose_the_password(up: Up) -> None:
+    up.start()
+    up.wait_for(lambda: up.pid_of("nats-server", "--config") is not None)
+    assert up.finish(signal.SIGINT) == 0
+    assert gone(up) == {}
+    assert "one-time password" in up.output()
+
+
+def test_second_ctrl_c_kills(up: Up) -> None:
+    up.start()
+    up.wait_until_up()
+    agent = up.pid_of("agent.cli", "run")
+    assert agent is not None
+    os.kill(agent, signal.SIGSTOP)  # it can't react to SIGTERM: up waits for its deadline
+    assert up.process is not None
+    up.process.send_signal(signal.SIGINT)
+    up.wait_for(lambda: "stopping:" in up.output())
+    began = time.monotonic()
+    up.finish(signal.SIGINT)
+    assert time.monotonic() - began < 10
+    assert gone(up) == {}
+
+
+def test_a_taken_port_is_an_error_when_it_was_asked_for(up: Up) -> None:
+    with socket.create_server(("127.0.0.1", up.page_port)):
+        up.start()
+        assert up.process is not None
+        assert up.process.wait(READY_S) == 1
+    assert f"port {up.page_port} on 127.0.0.1 is taken by another program" in up.output()
+    assert "--port" in up.output()
+    assert gone(up) == {}
+
+
+def test_a_taken_default_port_is_replaced_and_said(up: Up) -> None:
+    up.start()
+    up.wait_until_up()
+    assert up.finish(signal.SIGINT) == 0
+    with socket.create_server(("127.0.0.1", up.nats_port)):
+        up.start(ports=False)
+        up.wait_until_up()
+        match = re.search(rf"port {up.nats_port} is taken by another program: using (\d+)", up.output())
+        assert match is not None
+        assert up.state.settings().nats_port == int(match[1])
+        # The agent here was told: it is enrolled for the new port.
+        answer = json.loads((up.state.agent("here") / "enrolment.json").read_text())
+        assert answer["servers"] == [f"tls://127.0.0.1:{match[1]}"]
+        assert up.finish(signal.SIGINT) == 0
+
+
+def test_one_directory_one_up(up: Up) -> None:
+    up.start()
+    up.wait_until_up()
+    second = up.command("up")
+    assert second.returncode == 1
+    assert "in use by `wirepool up`" in second.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [("--bind", "somewhere"), ("--bind", "192.0.2.1"), ("--name", "Not A Name"), ("--budget", "1M")]
+)
+def test_wrong_options_are_clear_errors(up: Up, option: tuple[str, str]) -> None:
+    up.start(*option)
+    assert up.process is not None
+    if option[0] == "--name":
+        up.wait_until_up()
+        assert "agent isn't started: not an agent id" in up.output()
+        return
+    assert up.process.wait(READY_S) == 1
+    assert "Traceback" not in up.output()
+    assert option[1].rstrip("M") in up.output()
+
+
+def test_import_and_viewer_beside_a_running_up(up: Up, tmp_path: Path) -> None:
+    up.start()
+    up.wait_until_up()
+    file = tmp_path / "one.pcap"
+    packets = b"".join(
+        (1_700_000_000 + i).to_bytes(4, "little")
+        + bytes(4)
+        + (60).to_bytes(4, "little") * 2
+        + bytes([i]) * 60
+        for i in range(7)
+    )
+    head = bytes.fromhex("d4c3b2a1 0200 0400 00000000 00000000 ffff0000 01000000")
+    file.write_bytes(head + packets)
+    done = up.command("import", str(file), "--as", "recorded")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"acknowledged\s+7\b", done.stdout + done.stderr)
+    assert f"https://127.0.0.1:{up.page_port}/sessions/" in done.stdout
+    mixed = up.command("import", str(file), "--as", "here")
+    assert mixed.returncode == 1
+    assert "captures by itself" in mixed.stderr
+    for path, words in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "none", "No such file"),
+        (ROOT / "setup.py", "neither"),
+    ):
+        refused = up.command("import", str(path), "--as", "recorded")
+        assert refused.returncode == 1
+        assert words in refused.stderr
+        assert "Traceback" not in refused.stderr
+    unknown = up.command("viewer", "anna", "--agents", "nobody")
+    assert unknown.returncode == 1
+    assert "known: here, recorded" in unknown.stderr
+    granted = up.command("viewer", "anna", "--agents", "recorded")
+    assert granted.returncode == 0, granted.stderr
+    assert "nats --context wirepool-anna sub 'cap.recorded.>'" in granted.stdout
+    revoked = up.command("revoke", "--viewer", "anna")
+    assert revoked.returncode == 0
+    assert "no server runs" not in revoked.stdout
+    assert not up.state.viewer_credentials("anna").exists()
