@@ -45,6 +45,9 @@ PENDING_BYTES = 4 << 20
 REPEAT_LOG_S = 300.0
 """The same kind of error is logged once in this time; all are counted."""
 
+_LOST = 0.0
+"""A time of the loop's clock that is long past: the connection broke while somebody waited for an answer."""
+
 Handler = Callable[[str, bytes, str], Awaitable[None]]
 """(subject, data, reply subject or "")"""
 
@@ -131,6 +134,7 @@ class Link:
         self._subscriptions: list[tuple[str, Handler]] = []
         self._attempt = 0
         self._ending = False
+        self._waiting: set[asyncio.Timeout] = set()
         self._logged_s: dict[str, float] = {}
         self.errors: Counter[str] = Counter()
         """Errors by kind since the start."""
@@ -260,6 +264,8 @@ class Link:
             self._up.set()
         else:
             self._up.clear()
+            for patience in self._waiting:  # their answers would go to a connection that is no more
+                patience.reschedule(_LOST)
         if not up and not self._ending:
             log.warning("the connection to the server is lost; batches wait in the spool")
         self._changed.set()
@@ -338,10 +344,17 @@ class Link:
         client = self._connected_client()
         headers = {"Nats-Msg-Id": message_id, "Nats-Expected-Stream": stream}
         try:
-            answer = await client.request(subject, payload, timeout=timeout_s, headers=headers)
+            async with asyncio.timeout(timeout_s) as patience:
+                self._waiting.add(patience)
+                try:
+                    answer = await client.request(subject, payload, timeout=timeout_s, headers=headers)
+                finally:
+                    self._waiting.discard(patience)
         except nats.errors.NoRespondersError:
             raise NotTaken("no stream takes this subject (yet)", 0) from None
         except (nats.errors.TimeoutError, TimeoutError):
+            if patience.expired() and patience.when() == _LOST:
+                raise LinkAway from None
             raise NoAnswer from None
         except nats.errors.MaxPayloadError:
             raise NotTaken("larger than the server's max_payload", 0) from None
