@@ -71,7 +71,7 @@ class Publisher:
         self._ways = {Lane.BULK: _Way(window), Lane.PRIO: _Way(PRIORITY_WINDOW)}
         self._ready = asyncio.Event()
         self._progress = asyncio.Event()
-        self._turn = 0
+        self._served: dict[Lane, SpoolLane] = {}  # whose turn it was last
         self._loop = asyncio.get_running_loop()
         self._logged_s: dict[str, float] = {}
         self.counters: Counter[str] = Counter()
@@ -107,15 +107,16 @@ class Publisher:
 
     def _choose(self) -> tuple[SpoolLane, Spooled] | None:
         lanes = list(self._spool.lanes)
-        self._turn += 1
         for name in (Lane.PRIO, Lane.BULK):
             if not self._ways[name].has_room:
                 continue
             ours = [lane for lane in lanes if lane.lane is name]
-            for step in range(len(ours)):
-                lane = ours[(self._turn + step) % len(ours)]
+            served = self._served.get(name)
+            first = ours.index(served) + 1 if served in ours else 0
+            for lane in ours[first:] + ours[:first]:
                 spooled = self._spool.next_unsent(lane, self._window)
                 if spooled is not None:
+                    self._served[name] = lane
                     return lane, spooled
         return None
 
