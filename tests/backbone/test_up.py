@@ -141,7 +141,7 @@ def test_up_and_ctrl_c_leave_nothing_running(up: Up) -> None:
     password = re.search(r"one-time password (\S+)", text)
     assert password is not None
     assert str(up.state.ca_certificate) in text
-    for words in (("nats-server", "--config"), ("hub.cli", "hub"), ("agent.cli", "run")):
+    for words in (("nats-server", "--config"), ("hub.cli hub",), ("agent.cli run",)):
         assert up.pid_of(*words), (words, up.below())
     assert up.finish(signal.SIGINT) == 0, up.output()
     assert gone(up) == {}
@@ -165,7 +165,7 @@ def test_up_and_ctrl_c_leave_nothing_running(up: Up) -> None:
 def test_killed_children_come_back(up: Up) -> None:
     up.start()
     up.wait_until_up()
-    for words in (("nats-server", "--config"), ("hub.cli", "hub"), ("agent.cli", "run")):
+    for words in (("nats-server", "--config"), ("hub.cli hub",), ("agent.cli run",)):
         pid = up.pid_of(*words)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -198,7 +198,9 @@ def test_ctrl_c_during_the_start_stops_cleanly_and_does_not_lose_the_password(up
 def test_second_ctrl_c_kills(up: Up) -> None:
     up.start()
     up.wait_until_up()
-    agent = up.pid_of("agent.cli", "run")
+    agent = up.pid_of(
+        "agent.cli run",
+    )
     assert agent is not None
     os.kill(agent, signal.SIGSTOP)  # it can't react to SIGTERM: up waits for its deadline
     assert up.process is not None
