@@ -61,6 +61,7 @@ class Declarer:
         self._own_traffic = own_traffic
         self._credentials = credentials
         self._wake = asyncio.Event()
+        self._refused: set[str] = set()
         self.published = 0
         """Envelopes published since the start."""
 
@@ -143,7 +144,13 @@ class Declarer:
     def _renewed(self, agent: AgentRecord) -> AgentRecord:
         if self._credentials is None:
             return agent
-        token, issued_ns, expires_ns = self._credentials(agent, time.time_ns() // 1_000_000_000)
+        try:
+            token, issued_ns, expires_ns = self._credentials(agent, time.time_ns() // 1_000_000_000)
+        except Exception as error:  # one agent's odd record must not keep the others from their orders
+            if agent.id not in self._refused:
+                log.error("the credentials of agent %s can't be renewed: %s", agent.id, error)
+            self._refused.add(agent.id)
+            return agent
         if token == agent.user_jwt or issued_ns <= (agent.jwt_issued_ns or 0):
             return agent
         self._registry.agents.set_jwt(agent.id, token, issued_ns, expires_ns)

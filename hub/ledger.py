@@ -29,7 +29,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from hub.bus import Bus
 from hub.chain_runs import TooScattered
-from hub.ledger_chains import Chains, TooManyChains, save_books
+from hub.ledger_chains import MARK_BYTES, Chains, TooManyChains, save_books
 from hub.registry import Registry
 from wire.batch import OpenBatch, open_batch
 from wire.books import Books
@@ -89,10 +89,11 @@ class LedgerCounts:
 class Ledger:
     """Two loops, one worker thread, one transaction at a time."""
 
-    def __init__(self, registry: Registry, bus: Bus) -> None:
+    def __init__(self, registry: Registry, bus: Bus, *, mark_bytes: int = MARK_BYTES) -> None:
+        """mark_bytes: how finely the keeper can cut a session's archive."""
         self._registry = registry
         self._bus = bus
-        self._chains = Chains(registry)
+        self._chains = Chains(registry, mark_bytes)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._keys: dict[str, tuple[bool, list[bytes]]] = {}
         self._sessions: dict[str, str] = {}

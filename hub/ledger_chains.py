@@ -14,6 +14,7 @@ from hub.chain_runs import Run, Runs
 from hub.registry import Registry
 from wire.batch import Header, Kind, OpenBatch, decode_tombstone
 from wire.books import Books
+from wire.names import parse_batch_subject
 from wire.strict_cbor import loads_map
 
 MAX_CACHED = 2048
@@ -73,7 +74,8 @@ def books_order(books: Books) -> tuple[int, ...]:
 class Chains:
     """Loads, changes and writes chains; used by one thread."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, mark_bytes: int = MARK_BYTES) -> None:
+        self._mark_bytes = mark_bytes
         self._registry = registry
         self._cache: OrderedDict[ChainKey, Chain] = OrderedDict()
         self._marks: dict[str, list[int]] = {}
@@ -211,12 +213,13 @@ class Chains:
         """Remember where in the stream every MARK_BYTES of a subject begin, for the keeper."""
         state = self._marks.get(subject)
         if state is None:
-            row = self._registry.connection.execute(
-                "SELECT max(bytes_before) AS bytes FROM archive_marks WHERE stream = ? AND subject = ?",
-                (stream, subject),
+            agent, session, lane = parse_batch_subject(subject)
+            (stored,) = self._registry.connection.execute(
+                "SELECT coalesce(sum(message_bytes), 0) FROM chains WHERE agent = ? AND session = ? AND lane = ?",
+                (agent, session, lane),
             ).fetchone()
-            state = self._marks[subject] = [row["bytes"] or 0, -1]
-        if state[1] < 0 or state[0] - state[1] >= MARK_BYTES:
+            state = self._marks[subject] = [stored, -1]
+        if state[1] < 0 or state[0] - state[1] >= self._mark_bytes:
             self._registry.connection.execute(
                 "INSERT OR IGNORE INTO archive_marks VALUES(?, ?, ?, ?, ?)",
                 (stream, subject, sequence, state[0], received_ns),

@@ -327,7 +327,10 @@ class LiveFeed:
             self._viewers.discard(viewer)
             for one in watched:
                 one.viewers.discard(viewer)
-                if not one.viewers and self._watched.pop(one.session, None) and one.subscription is not None:
+                if one.viewers:
+                    continue
+                self._watched.pop(one.session, None)
+                if one.subscription is not None:
                     await one.subscription.close()
 
     def _join(self, session: str) -> _Watched:

@@ -27,6 +27,7 @@ from hub.config import HubSettings
 from hub.control import Control
 from hub.declarer import Declarer
 from hub.export import Export
+from hub.keeper import Keeper
 from hub.ledger import Ledger
 from hub.live import LiveFeed
 from hub.presence import Presence
@@ -35,6 +36,9 @@ from hub.sessions import SessionControl
 from wire.keys import SigningKey
 
 log = logging.getLogger("wirepool.hub")
+
+PARTS_END_S = 5.0
+"""How long the parts may take to end before their connections go."""
 
 
 def connections(state: StateDir) -> tuple[Bus, Bus | None]:
@@ -74,6 +78,8 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
         live = LiveFeed(bus, registry, key)
         presence.on_heartbeat(ledger.heartbeat)
         presence.on_heartbeat(live.heartbeat)
+        ledger.on_batch(lambda agent, age_s: presence.saw_batch(agent, age_s=age_s))
+        keeper = Keeper(registry, bus)
 
         def credentials(agent: AgentRecord, now_s: int) -> tuple[str, int, int]:
             jwt = enrolment.agent_jwt(state, agent.id, agent.user_public, now_s)
@@ -90,7 +96,7 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
             presence=presence,
             live=live,
             ledger=ledger,
-            export=Export(),
+            export=Export(registry, bus, key),
             control=control,
             declarer=declarer,
             settings=settings,
@@ -99,7 +105,7 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
             keep_streams(state, bus),
             renewal.keep_renewed(state, lambda r: on_renewed(state, hub, r)),
         )
-        parts = (bus, system_bus, presence, ledger, live, declarer)
+        parts = (bus, system_bus, presence, ledger, live, declarer, keeper)
         async with asyncio.TaskGroup() as tasks:
             runs = [
                 tasks.create_task(part.run(), name=type(part).__name__) for part in parts if part is not None
@@ -108,7 +114,14 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
             try:
                 yield hub
             finally:
-                for run in reversed(runs):
+                # The connections go last: nats-py turns the cancellation of who waits on a closed one into
+                # ConnectionClosedError, which a part takes for an outage and goes on.
+                connections_of = {run for run in runs if run.get_name() == Bus.__name__}
+                users = [run for run in reversed(runs) if run not in connections_of]
+                for run in users:
+                    run.cancel()
+                await asyncio.wait(users, timeout=PARTS_END_S)
+                for run in connections_of:
                     run.cancel()
     finally:
         registry.close()

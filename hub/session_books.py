@@ -93,7 +93,7 @@ class SessionBooks:
             "received": books.received_difference() - self.lost_at_end,
             "captured": books.captured_difference(),
             "spooled": books.spooled_difference(),
-            "archived": books.acknowledged - self.archived_packets,
+            "archived": books.acknowledged + self.declared_kept_packets - self.archived_packets,
             "declared": books.dropped_oldest - self.declared_packets - self.declared_kept_packets,
             "declared_newest": books.dropped_newest - self.declared_newest,
         }
@@ -161,16 +161,11 @@ def _settle(boot: BootBooks) -> None:
     """What a boot that is over can't say itself any more follows from its chain."""
     books = boot.books
     books.dropped_oldest = max(books.dropped_oldest, boot.declared_packets + boot.declared_kept_packets)
-    books.acknowledged = max(books.acknowledged, boot.archived_packets)
+    books.acknowledged = max(books.acknowledged, boot.archived_packets - boot.declared_kept_packets)
     books.dropped_newest = max(books.dropped_newest, boot.declared_newest)
-    books.spooled = max(books.spooled, books.acknowledged + boot.declared_packets)
+    books.spooled = max(books.spooled, books.acknowledged + books.dropped_oldest)
     books.captured = max(books.captured, books.spooled + books.dropped_newest)
-    # A batch in the archive that was given up is in both counts of the agent: acknowledged follows the archive.
-    books.pending = max(
-        0, books.spooled - books.acknowledged - books.dropped_oldest + boot.declared_kept_packets
-    )
-    books.dropped_oldest -= boot.declared_kept_packets
-    boot.declared_kept_packets = 0
+    books.pending = books.spooled - books.acknowledged - books.dropped_oldest
     accounted = books.dropped_ring + books.own_traffic + books.dropped_invalid + books.captured
     books.received = max(books.received, accounted)
     open_batch = books.captured - books.spooled - books.dropped_newest

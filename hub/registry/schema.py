@@ -91,6 +91,10 @@ _VERSION_1 = (
         id INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, stream TEXT NOT NULL, subject TEXT NOT NULL,
         below_sequence INTEGER NOT NULL, messages INTEGER NOT NULL, bytes INTEGER NOT NULL,
         reason TEXT NOT NULL) STRICT""",
+    # Per subject: what the keeper has purged so far.
+    """CREATE TABLE freed(
+        stream TEXT NOT NULL, subject TEXT NOT NULL, below_sequence INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        PRIMARY KEY(stream, subject)) STRICT, WITHOUT ROWID""",
     """CREATE TABLE quarantine(
         id INTEGER PRIMARY KEY, received_ns INTEGER NOT NULL, stream TEXT NOT NULL, sequence INTEGER NOT NULL,
         subject TEXT NOT NULL, agent TEXT NOT NULL, session TEXT NOT NULL, reason TEXT NOT NULL,

@@ -1,0 +1,136 @@
+"""Reading the archive back: one subject of a stream, in stream order, without a consumer.
+
+JetStream's direct batched get (server 2.11, ADR-31) answers one request with up to so many messages and bytes and a
+last "end of batch". The next request goes out when the answers before are used up, so a slow reader holds one
+answer of BATCH_BYTES and the server holds nothing for it: nothing is left behind when the reader goes away.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+import nats.errors
+import orjson
+from nats.aio.client import Client
+
+from hub.bus import Bus
+
+BATCH_MESSAGES = 64
+BATCH_BYTES = 8 << 20
+ANSWER_TIMEOUT_S = 5.0
+PATIENCE_S = 60.0
+"""How long a reader waits for a server that is away."""
+
+
+class ArchiveError(Exception):
+    """The archive can't be read (any further); the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message of a stream."""
+
+    sequence: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What a stream holds."""
+
+    first_sequence: int
+    last_sequence: int
+    messages: int
+    bytes: int
+    max_bytes: int
+    """-1: no bound."""
+
+
+async def stream_state(bus: Bus, stream: str) -> StreamState:
+    """The stream's state now; ArchiveError when there is none."""
+    try:
+        client = await asyncio.wait_for(bus.client(), ANSWER_TIMEOUT_S)
+        reply = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=ANSWER_TIMEOUT_S)
+    except (TimeoutError, nats.errors.Error) as error:
+        raise ArchiveError(f"the NATS server doesn't answer: {error or type(error).__name__}") from error
+    info = orjson.loads(reply.data)
+    if "error" in info:
+        raise ArchiveError(f"stream {stream}: {info['error'].get('description', 'refused')}")
+    state = info["state"]
+    return StreamState(
+        state["first_seq"],
+        state["last_seq"],
+        state["messages"],
+        state["bytes"],
+        info["config"].get("max_bytes", -1),
+    )
+
+
+async def first_at(bus: Bus, stream: str, subject: str, since_rfc3339: str) -> int | None:
+    """The sequence of the subject's first message stored at or after a time; None when there is none."""
+    client = await asyncio.wait_for(bus.client(), ANSWER_TIMEOUT_S)
+    body = orjson.dumps({"start_time": since_rfc3339, "next_by_subj": subject})
+    reply = await client.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout=ANSWER_TIMEOUT_S)
+    headers = reply.headers or {}
+    return None if headers.get("Status") else int(headers["Nats-Sequence"])
+
+
+async def read_subject(
+    bus: Bus, stream: str, subject: str, *, first: int = 1, last: int | None = None
+) -> AsyncGenerator[Stored, None]:
+    """The subject's messages from sequence `first` to `last` (None: as far as the stream goes now).
+
+    Goes on by itself after a lost connection. ArchiveError when the server stays away for PATIENCE_S. Close the
+    iterator to stop (`contextlib.aclosing`).
+    """
+    if last is None:
+        last = (await stream_state(bus, stream)).last_sequence
+    loop = asyncio.get_running_loop()
+    heard_s = loop.time()
+    while first <= last:
+        try:
+            client = await asyncio.wait_for(bus.client(), PATIENCE_S)
+            async with aclosing(_read_answer(client, stream, subject, first)) as answer:
+                async for stored in answer:
+                    if stored is None or stored.sequence > last:
+                        return
+                    first = stored.sequence + 1
+                    yield stored
+                    heard_s = loop.time()  # the reader's own time isn't the server's silence
+        except (TimeoutError, nats.errors.Error) as error:
+            if loop.time() - heard_s > PATIENCE_S:
+                raise ArchiveError("the NATS server stays away; the export is incomplete") from error
+            await asyncio.sleep(0.5)
+
+
+async def _read_answer(
+    client: Client, stream: str, subject: str, first: int
+) -> AsyncGenerator[Stored | None, None]:
+    """One request's messages; None last when the subject has no more."""
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox, pending_bytes_limit=4 * BATCH_BYTES)
+    request = {"seq": first, "next_by_subj": subject, "batch": BATCH_MESSAGES, "max_bytes": BATCH_BYTES}
+    try:
+        await client.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(request), reply=inbox)
+        while True:
+            message = await subscription.next_msg(ANSWER_TIMEOUT_S)
+            headers = message.headers or {}
+            status = headers.get("Status")
+            if status == "204":  # end of batch
+                if int(headers.get("Nats-Num-Pending", "0")) == 0:
+                    yield None
+                return
+            if status == "404":
+                yield None
+                return
+            if status == "503":
+                raise ArchiveError(f"stream {stream} isn't there")
+            if status is not None:
+                raise ArchiveError(
+                    f"the server refused to read {stream}: {status} {headers.get('Description', '')}"
+                )
+            yield Stored(int(headers["Nats-Sequence"]), message.data)
+    finally:
+        with suppress(nats.errors.Error):
+            await subscription.unsubscribe()
