@@ -4,6 +4,7 @@ afterwards.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -17,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from hub.backbone import nats_server
+from hub.backbone import accounts, first_start, nats_server
 from hub.backbone.state import StateDir
-from tests.support.nats_backbone import need_nats_server
+from tests.support.nats_backbone import backbone, need_nats_server, until
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = (sys.executable, "-P", "-m", "hub.cli")
@@ -261,19 +262,24 @@ def test_wrong_options_are_clear_errors(up: Up, option: tuple[str, str]) -> None
     assert option[1].rstrip("M") in up.output()
 
 
-def test_import_and_viewer_beside_a_running_up(up: Up, tmp_path: Path) -> None:
-    up.start()
-    up.wait_until_up()
-    file = tmp_path / "one.pcap"
+def write_pcap(path: Path, count: int) -> None:
+    """A pcap file of Ethernet frames of 60 bytes."""
     packets = b"".join(
         (1_700_000_000 + i).to_bytes(4, "little")
         + bytes(4)
         + (60).to_bytes(4, "little") * 2
         + bytes([i]) * 60
-        for i in range(7)
+        for i in range(count)
     )
     head = bytes.fromhex("d4c3b2a1 0200 0400 00000000 00000000 ffff0000 01000000")
-    file.write_bytes(head + packets)
+    path.write_bytes(head + packets)
+
+
+def test_import_and_viewer_beside_a_running_up(up: Up, tmp_path: Path) -> None:
+    up.start()
+    up.wait_until_up()
+    file = tmp_path / "one.pcap"
+    write_pcap(file, 7)
     done = up.command("import", str(file), "--as", "recorded")
     assert done.returncode == 0, done.stderr
     assert re.search(r"acknowledged\s+7\b", done.stdout + done.stderr)
@@ -300,3 +306,42 @@ def test_import_and_viewer_beside_a_running_up(up: Up, tmp_path: Path) -> None:
     assert revoked.returncode == 0
     assert "no server runs" not in revoked.stdout
     assert not up.state.viewer_credentials("anna").exists()
+
+
+async def test_an_existing_server_by_url_and_credentials(up: Up, tmp_path: Path) -> None:
+    """Somebody else's server (here: a second one of ours): the streams, agents and imports work there."""
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    async with backbone(directory, with_streams=False) as theirs:
+        external = theirs.state
+        options = ["--nats-url", theirs.url, "--nats-creds", str(external.hub_credentials)]
+        options += ["--nats-ca", str(external.ca_certificate), "--nats-tls-first"]
+        account = accounts.public_of(first_start.read_seed(external.account_key))
+        up.start(
+            "--budget",
+            "200M",
+            *options,
+            "--nats-account",
+            account,
+            "--nats-signing-key",
+            str(external.signing_key),
+        )
+        await asyncio.to_thread(up.wait_until_up)
+        assert theirs.url in up.output()
+        assert up.pid_of("nats-server", str(up.state.nats_config)) is None
+        hub = await theirs.connect_hub()
+
+        async def streams_made() -> bool:
+            return "CAPTURE" in [stream.config.name for stream in await hub.jetstream().streams_info()]
+
+        await until(streams_made, 20)
+        file = tmp_path / "one.pcap"
+        write_pcap(file, 7)
+        done = await asyncio.to_thread(up.command, "import", str(file), "--as", "recorded")
+        assert done.returncode == 0, done.stderr
+        assert (await hub.jetstream().stream_info("CAPTURE")).state.messages >= 1
+        refused = await asyncio.to_thread(up.command, "revoke", "recorded")
+        assert refused.returncode == 1
+        assert "revoke U" in refused.stderr
+        assert await asyncio.to_thread(up.finish, signal.SIGINT) == 0
+        assert gone(up) == {}
