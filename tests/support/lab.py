@@ -110,6 +110,10 @@ class Host:
 
         wait_for(listening, f"a server on port {port} of {self.name}")
 
+    def capture_sockets(self) -> int:
+        """How many packet sockets are open in this namespace."""
+        return len(self.run("cat", "/proc/net/packet").splitlines()) - 1
+
     def stop_children(self) -> None:
         for process in reversed(self._children):
             stop_process(process)
@@ -130,7 +134,8 @@ class Tcpdump:
         snaplen: int = 262144,
         unbuffered: bool = True,
     ) -> None:
-        """unbuffered: each packet is in the file at once, for `wait_for`, instead of with the next full buffer."""
+        """unbuffered: each packet is in the file at once, for `wait_for`, instead of with the next full
+        buffer."""
         self.host, self.path = host, path
         self.captured = self.received = self.dropped = -1
         self._log = f"tcpdump-{next(_serial)}.log"
@@ -247,7 +252,8 @@ class Lab:
         host.run("ip", "-6", "addr", "add", f"{host.address6}/64", "dev", "eth0", "nodad")
 
     def wire(self, a: Host, b: Host, interface: str = "load0") -> None:
-        """A veth pair straight from host to host, for traffic of foreign addresses, which a bridge would not pass on.
+        """A veth pair straight from host to host, for traffic of foreign addresses, which a bridge would not
+        pass on.
 
         It has no address, so neither end's stack answers what arrives.
         """

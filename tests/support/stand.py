@@ -61,12 +61,11 @@ class Stand:
         self.url = address.group(0).rstrip("/")
         if password is not None:
             self.first_password = password.group(1)
-        return bool(
-            self.hub_command_ok("curl", "-ksSf", "-o", "/dev/null", "--noproxy", "*", self.url + "/healthz")
-        )
+        return self.answers("/healthz")
 
-    def hub_command_ok(self, *argv: str) -> bool:
-        """Whether a command in the hub's namespace succeeds."""
+    def answers(self, path: str) -> bool:
+        """Whether the hub's web server answers with a page there."""
+        argv = ("curl", "-ksSf", "-o", "/dev/null", "--noproxy", "*", self.url + path)
         return self.lab.hub.net.run(*argv, check=False).returncode == 0
 
     def run(self, host: Host, *argv: str, check: bool = True, timeout_s: float = 120.0) -> str:
@@ -101,20 +100,15 @@ class Stand:
 
     # -- the hub's children --
 
-    def pid_of(self, *words: str) -> int:
-        """The process below `up` whose argv has these words."""
+    def nats_pid(self) -> int | None:
+        """The NATS server below `up`; None while there is none."""
         assert self.up is not None
-        found = find_below(self.up.pid, *words)
-        assert found is not None, f"nothing below `up` runs {words}"
-        return found
+        return find_below(self.up.pid, "nats-server")
 
-    @property
-    def nats_pid(self) -> int:
-        return self.pid_of("nats-server")
-
-    @property
-    def hub_pid(self) -> int:
-        return self.pid_of("hub.cli", "hub")
+    def hub_pid(self) -> int | None:
+        """The hub below `up`; None while there is none."""
+        assert self.up is not None
+        return find_below(self.up.pid, "hub.cli", "hub")
 
     # -- what the hub knows --
 
