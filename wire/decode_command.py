@@ -102,10 +102,11 @@ class Lines:
         from wire.packet_summary import summarise
 
         lines = []
+        interface = _clean(header.interface)
         for time_ns, captured, original, _, data in packets_of(columns):
             length = str(original) if captured == original else f"{captured}/{original}"
             summary = summarise(header.link_type, data)
-            lines.append(f"{_utc(time_ns)} {header.agent} {header.interface} {length} {summary}\n")
+            lines.append(f"{_utc(time_ns)} {header.agent} {interface} {length} {summary}\n")
         self._write("".join(lines).encode())
 
     def finish(self) -> None:
@@ -372,6 +373,9 @@ def _message(message: bytes, output: Lines | JsonLines | Pcapng | Pcap, watch: G
 
 
 def _say(text: str) -> None:
+    print(f"wirepool decode: {_clean(text)}", file=sys.stderr, flush=True)
+
+
+def _clean(text: str) -> str:
     # Reasons and names come from elsewhere: nothing in them may steer the terminal.
-    clean = "".join(character if character.isprintable() else "?" for character in text)
-    print(f"wirepool decode: {clean}", file=sys.stderr, flush=True)
+    return "".join(character if character.isprintable() else "?" for character in text)

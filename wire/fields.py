@@ -64,7 +64,7 @@ def text(
         raise WireError(f"{key}: text that can't be written as UTF-8") from None
     if not min_bytes <= size <= max_bytes:
         raise WireError(f"{key}: {size} bytes of text where {min_bytes} to {max_bytes} are allowed")
-    if any(character < " " or character == "\x7f" for character in value):
+    if any(character < " " or "\x7f" <= character <= "\x9f" for character in value):
         raise WireError(f"{key}: control characters")
     if pattern is not None and pattern.fullmatch(value) is None:
         raise WireError(f"{key}: {value[:60]!r} doesn't match {pattern.pattern}")

@@ -94,8 +94,9 @@ def split_messages(
                 offset = step
                 continue
             behind = offset + length
-            if resynchronise is not None and behind < end and buffer[behind] not in _NEXT:
-                # Its length leads nowhere: it is damaged, and would take what follows with it.
+            misplaced = resynchronise is not None and behind < end and buffer[behind] not in _NEXT
+            if misplaced and buffer.find(MAGIC, offset + 1, behind) >= 0:
+                # Its length leads nowhere and past another beginning: a damaged length must not swallow what follows.
                 reason = reason or "a message that doesn't end where it says"
                 skipped += 1
                 offset += 1

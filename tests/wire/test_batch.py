@@ -349,6 +349,7 @@ def test_unknown_keys_are_ignored() -> None:
         ({"interface": ""}, "interface"),
         ({"interface": "e" * 129}, "interface"),
         ({"interface": "eth0\x1b[2J"}, "control"),
+        ({"interface": "eth0\x9b2J"}, "control"),
         ({"filter_revision": 0}, "filter_revision"),
         ({"snaplen": 0}, "snaplen"),
         ({"snaplen": 262145}, "snaplen"),
