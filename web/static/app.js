@@ -81,6 +81,8 @@
   /* The panel opens when something was loaded into it; an answer with nothing in it closes it. */
   const panel = one("#panel");
   document.addEventListener("htmx:afterSwap", (event) => {
+    const field = document.querySelector(`[aria-describedby="${event.detail.elt?.id}"]`);
+    if (field) field.setAttribute("aria-invalid", String(event.detail.elt.classList.contains("error")));
     if (event.detail.target?.id !== "panel-content") return;
     const empty = event.detail.target.textContent.trim() === "";
     if (empty) panel.close();
