@@ -159,10 +159,10 @@ class Agent:
         Raises:
             OSError: the spool can't be used at all.
         """
+        self._handle_signals()
         resources.keep_large_blocks()
         await self._recover()
         self._clock_now = await read_clock()
-        self._handle_signals()
         log.info(
             "agent %s, boot %s, servers %s", self._identity.name, self.boot.hex(), ", ".join(self._servers())
         )

@@ -52,8 +52,8 @@ class Home:
         return [sys.executable, "-W", "error", "-m", "agent.cli", *arguments, "--state", str(self.directory)]
 
     def start(self, *arguments: str, prefix: Iterable[str] = ()) -> subprocess.Popen[bytes]:
-        """Start the program; its log goes to `agent.log` in the state directory."""
-        log = (self.directory / "agent.log").open("ab")
+        """Start the program; its log goes to `agent.log` in the state directory, a new one each time."""
+        log = (self.directory / "agent.log").open("wb")
         self.process = subprocess.Popen(
             [*prefix, *self.command(*(arguments or ("run",)))],
             cwd=ROOT,
