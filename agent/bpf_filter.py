@@ -12,6 +12,7 @@ import ctypes
 import ctypes.util
 import functools
 import re
+import struct
 import threading
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ INSTRUCTION_BYTES = 8  # struct sock_filter = struct bpf_insn: u16 code, u8 jt, 
 _NANOSECONDS = 1  # PCAP_TSTAMP_PRECISION_NANO
 _NETMASK_UNKNOWN = 0xFFFFFFFF
 _OPTIMIZE = 1
+_RETURN_CONSTANT = 0x06  # BPF_RET | BPF_K
 
 # LINKTYPE_ numbers (files) whose DLT_ numbers (libpcap's calls) differ: pcap-common.c.
 _DLT_OF_LINKTYPE = {100: 11, 101: 12, 102: 15, 103: 16, 106: 19}
@@ -77,6 +79,8 @@ def compile_filter(text: str, link_type: int, snaplen: int) -> Program:
         )
     if not 1 <= snaplen <= MAX_SNAPLEN:
         raise FilterError(f"snaplen {snaplen} is not within 1 to {MAX_SNAPLEN}")
+    if not text.strip():  # needs no libpcap, and holds for link types that libpcap doesn't know
+        return Program(struct.pack("=HBBI", _RETURN_CONSTANT, 0, 0, snaplen), link_type, snaplen)
     library = _libpcap()
     with _lock:
         handle = library.pcap_open_dead_with_tstamp_precision(

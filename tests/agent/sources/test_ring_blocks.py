@@ -80,7 +80,7 @@ def read(
 ) -> list[Taken]:
     target = (buffer.timestamp_ns, buffer.captured_bytes, buffer.original_bytes, buffer.flags, buffer.data)
     buffer.packets, buffer.data_bytes, _, buffer.filter_epoch, _ = ring.read(
-        *descriptors, own, target, 10_000_000, 0
+        *descriptors, own, target, linger_ns, 0
     )
     return packets_of(buffer)
 
