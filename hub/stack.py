@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import shutil
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,9 +18,11 @@ from hub.supervisor import Child
 log = logging.getLogger(__name__)
 
 PORTS_TRIED = 20
-HEALTH_INTERVAL_S = 10.0
-SICK_LOOKS = 3
+HEALTH_INTERVAL_S = 5.0
+SICK_LOOKS = 2
 """JetStream must be found broken this often in a row before the server is restarted."""
+ENOUGH_ROOM_BYTES = 32 << 20
+"""Free disk space with which a restart makes sense: some batches fit."""
 
 
 def check_address(text: str) -> str:
@@ -114,13 +117,19 @@ async def page_answers(bind: str, port: int, context: ssl.SSLContext) -> bool:
 
 
 async def watch_jetstream(
-    state: StateDir, restart: Callable[[str], Awaitable[None]], interval_s: float = HEALTH_INTERVAL_S
+    state: StateDir,
+    restart: Callable[[str], Awaitable[None]],
+    say: Callable[[str], None],
+    interval_s: float = HEALTH_INTERVAL_S,
 ) -> None:
-    """Restart a server whose JetStream has given up, as it does for good after a full disk. Runs until cancelled.
+    """Restart a server whose JetStream has given up. Runs until cancelled.
 
-    restart(reason) ends the server; the supervisor starts it again.
+    After one failed write (a full disk) a stream refuses everything until the server starts anew, also when there is
+    room again. restart(reason) ends the server, the supervisor starts it again; say(text) tells of a disk that is
+    still full, where a restart wouldn't help. Agents spool meanwhile.
     """
     sick = 0
+    told = False
     while True:
         await asyncio.sleep(interval_s)
         try:
@@ -128,9 +137,19 @@ async def watch_jetstream(
                 trouble = await system_account.jetstream_trouble(connection)
         except system_account.ServerRefused:
             continue  # away or starting: the supervisor's business
-        sick = sick + 1 if trouble else 0
-        if sick >= SICK_LOOKS and trouble:
-            sick = 0
+        if trouble is None:
+            sick, told = 0, False
+            continue
+        sick += 1
+        free = shutil.disk_usage(state.jetstream).free
+        if free < ENOUGH_ROOM_BYTES:
+            if not told:
+                say(
+                    f"the disk of {state.jetstream} is full: nothing more is stored until there is room. {trouble}"
+                )
+            told = True
+        elif sick >= SICK_LOOKS:
+            sick, told = 0, False
             await restart(trouble)
 
 

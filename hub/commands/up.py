@@ -156,9 +156,7 @@ class Up:
                     if not self._stop.is_set():
                         self._banner()
                         if self._settings.external_url is None:
-                            await self._until_stopped(
-                                stack.watch_jetstream(self._state, self._restart_server)
-                            )
+                            await self._until_stopped(self._watch())
                         await self._stop.wait()
                 except (ChildFailed, StateError, OSError) as error:
                     complain(printable(str(error)) if not isinstance(error, ChildFailed) else str(error))
@@ -216,6 +214,11 @@ class Up:
             self._say("agent", f"isn't started: {error}")
             return
         await self._supervisor.start(stack.agent_child(self._state, name))
+
+    async def _watch(self) -> None:
+        await stack.watch_jetstream(
+            self._state, self._restart_server, lambda text: self._say("nats-server:", text)
+        )
 
     async def _restart_server(self, reason: str) -> None:
         self._say("nats-server", f"its storage is out of order ({reason}): restarting it")
