@@ -87,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         for number, data in enumerate(corpus()):
             (Path(directory) / f"{number}").write_bytes(data)
-        atheris.Setup([sys.argv[0], "-max_len=65536", *rest, directory], check)
+        atheris.Setup([sys.argv[0], "-max_len=8192", *rest, directory], check)
         atheris.Fuzz()
 
 
