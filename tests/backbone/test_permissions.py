@@ -6,6 +6,7 @@ everything, sees nothing arrive. A control message shows at the end that the hub
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.errors import APIError
 
+from hub.backbone import accounts
 from tests.support.nats_backbone import Backbone, backbone, until
 from wire import names
 
@@ -333,3 +335,21 @@ async def test_a_client_can_not_roll_up_expire_or_overfill(bus: Backbone) -> Non
     hub = await bus.connect_hub()
     info = await hub.jetstream().stream_info("CAPTURE")
     assert info.state.messages == 1
+
+
+def test_the_page_on_security_states_the_templates() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    agent = accounts.agent_permissions("x-agent-x")
+    viewer = accounts.viewer_permissions("x-viewer-x", ["x-granted-x"])
+    system = accounts.system_permissions()
+    subjects = [
+        subject
+        for permissions in (agent, viewer, system)
+        for subject in (*permissions.publish_allow, *permissions.publish_deny, *permissions.subscribe_allow)
+    ]
+    assert len(subjects) >= 12
+    for subject in subjects:
+        shown = re.sub(r"x-(\w+)-x", r"<\1>", subject)
+        assert f"`{shown}`" in text, shown
+    assert agent.responses == 1
+    assert f"within {accounts.RESPONSE_TTL_NS // 10**9} s" in text
