@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,7 +154,9 @@ def _log_to(config: Config) -> None:
         format="%(asctime)s %(levelname)-7s %(message)s",
     )
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # agent.link says it once, with the remedy
-    logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in record.getMessage())  # of each TLS end
+    logging.getLogger("asyncio").addFilter(
+        lambda record: "eof_received" not in record.getMessage()
+    )  # of each TLS end
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -169,7 +171,8 @@ def _run(arguments: argparse.Namespace) -> int:
         agent = Agent(identity, config, local=local, until_done=arguments.until_done)
         return await agent.run()
 
-    outcome = _complete(work())
+    with _alone(config):
+        outcome = _complete(work())
     if arguments.until_done:
         _show_books(outcome)
     return _status(outcome) if arguments.until_done else EXIT_OK
@@ -206,10 +209,32 @@ def _replay(arguments: argparse.Namespace) -> int:
         agent = Agent(identity, config, local=local, until_done=True, obey_hub=False, progress=show)
         return await agent.run()
 
-    outcome = _complete(work())
+    with _alone(config):
+        outcome = _complete(work())
     if not arguments.quiet:
         _show_books(outcome)
     return _status(outcome)
+
+
+@contextlib.contextmanager
+def _alone(config: Config) -> Iterator[None]:
+    """Hold the state directory: two agents on one spool would send and delete each other's batches."""
+    import fcntl
+
+    path = config.state_dir / "lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _Complaint(f"{error}. Run it as the user whose state directory it is") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise _Complaint(
+            f"an agent is running on {config.state_dir} already. Stop it first, or name another --state"
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 def _complete(work: Coroutine[Any, Any, Outcome]) -> Outcome:
