@@ -131,9 +131,10 @@ def run_sanitized() -> Outcome:
         print(error.stdout, flush=True)
         return Outcome(failed=1, why="the extensions do not compile under the sanitizers")
     tests = [name for name in ("tests/wire", "tests/agent") if (tree / name).is_dir()]
+    # --capture=sys: a finding ends the process, and what pytest held back of file descriptor 2 would be lost.
     return run_pytest(
         "sanitized",
-        ["-m", "not slow and not browser", *tests],
+        ["--capture=sys", "-m", "not slow and not browser", *tests],
         cwd=tree,
         environment=sanitized.environment(tree),
     )

@@ -76,5 +76,5 @@ def environment(tree: Path) -> dict[str, str]:
         "PYTHONMALLOC": "malloc",  # the interpreter's arenas would hide an overrun from the sanitizer
         "LD_PRELOAD": " ".join(runtimes()),
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
     }
