@@ -180,7 +180,11 @@ async def test_renewed_credentials_are_taken_over(setup: Setup) -> None:
     from hub.backbone import enrolment
 
     home = setup.home
-    _, jwt = enrolment.enrol(home.bus.state, home.keys.request, int(time.time()) - 5, [home.bus.url])
+    two_months_ago_s = int(time.time()) - 61 * 86_400
+    old = enrolment.agent_jwt(home.bus.state, "web1", home.keys.request.user_public, two_months_ago_s)
+    assert old.token != home.keys.jwt.token
+    home.identity.jwt_path.write_text(old.token)
+    jwt = home.keys.jwt
     await home.declare(setup.hub, 7, user_jwt=jwt.token)
     desired = DesiredState(home.identity, setup.link)
     await desired.next()
