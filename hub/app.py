@@ -23,10 +23,12 @@ from litestar.response import Redirect
 from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp
 
+from hub.archive import ArchiveError
 from hub.auth import Authentication, TooManyLogins
 from hub.config import HubSettings
 from hub.control import AgentAway, AgentSilent, ControlError
 from hub.guard import Guard, SafetyHeaders
+from hub.live import LiveFeed, TooManyViewers
 from hub.pages import STATIC, Pages, wants_html
 from hub.registry import ConflictError, Registry, RegistryError, UnknownError
 from hub.request_limits import RequestLimits
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
     from hub.control import Control
     from hub.declarer import Declarer
     from hub.export import Export
+    from hub.keeper import Keeper
     from hub.ledger import Ledger
-    from hub.live import LiveFeed
     from hub.presence import Presence
     from hub.sessions import SessionControl
 
@@ -72,11 +74,12 @@ class Hub:
     system_bus: "Bus | None"
     sessions: "SessionControl"
     presence: "Presence"
-    live: "LiveFeed"
+    live: LiveFeed
     ledger: "Ledger"
     export: "Export"
     control: "Control"
     declarer: "Declarer"
+    keeper: "Keeper"
     settings: HubSettings = field(default_factory=HubSettings)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at shutdown: event streams end."""
@@ -160,6 +163,10 @@ def status_of(error: Exception) -> tuple[int, str]:
             return 504, str(error)
         case ControlError():
             return 502, str(error)
+        case TooManyViewers():
+            return 503, str(error)
+        case ArchiveError():
+            return 503, f"{error}. Is the NATS server running?"
         case TooManyLogins():
             return 429, str(error)
     return 500, "The hub's log says more."

@@ -125,6 +125,26 @@ class Keeper:
                         )
         return freed
 
+    async def forget(self, agent: str, session: str, who: str) -> int:
+        """Purge what the archive holds of one ended session because `who` wants it gone; returns the messages freed.
+
+        The record and its books stay: what was captured and that it was deleted must remain provable. Messages that a
+        purpose hasn't confirmed yet stay as well; ask again later. ArchiveError, nats errors, TimeoutError.
+        """
+        freed = 0
+        for lane, stream in STREAM_OF.items():
+            subject = batch_subject(agent, session, lane)
+            floor, _ = await self.floor(stream)
+            freed += await self._purge(stream, subject, floor + 1, f"deleted by {who}")
+            with self._registry.transaction() as db:
+                # Marks are a MiB apart; here it is known that everything went.
+                db.execute(
+                    """UPDATE freed SET bytes = max(bytes, (SELECT coalesce(sum(message_bytes), 0) FROM chains
+                       WHERE agent = ? AND session = ? AND lane = ?)) WHERE stream = ? AND subject = ?""",
+                    (agent, session, lane, stream, subject),
+                )
+        return freed
+
     async def floor(self, stream: str) -> tuple[int, str]:
         """(sequence confirmed by every durable, the slowest durable). 0 without the ledger's own: nothing is sure."""
         client = await self._bus.client()

@@ -1,7 +1,7 @@
 """The hub's parts put together: what starts in which order, what runs beside what, and how it ends.
 
 Order of the start: registry, connections, then everything that listens (presence, ledger, live feed), then what speaks
-(declarer), then the page. All run in one TaskGroup: a part that dies of an error of ours takes the process with
+(declarer, keeper), then the page. All run in one TaskGroup: a part that dies of an error of ours takes the process with
 it, and the supervisor starts it again, rather than leaving a hub that looks alive and does half its work.
 
 At the end (`stopping` is set): event streams end, requests in progress have a few seconds, then the parts are
@@ -88,6 +88,12 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
         declarer = Declarer(
             registry, bus, control, key, own_traffic=lambda: own_addresses(state), credentials=credentials
         )
+        keeper = Keeper(
+            registry,
+            bus,
+            high_water=settings.archive_high_water_percent / 100,
+            low_water=settings.archive_low_water_percent / 100,
+        )
         hub = Hub(
             registry=registry,
             bus=bus,
@@ -99,6 +105,7 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
             export=Export(registry, bus, key),
             control=control,
             declarer=declarer,
+            keeper=keeper,
             settings=settings,
         )
         state_parts = (

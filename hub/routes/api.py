@@ -163,6 +163,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         if verdict.kind == "error":
             raise ClientException(f"filter: {verdict.text}", status_code=422)
     limits = {name: _number(body, name, low, high) for name, (low, high) in NUMBERS.items()}
+    limits["retention_s"] = limits["retention_s"] or hub.settings.retention_s
     session_id = hub.sessions.start(
         agent,
         interface,

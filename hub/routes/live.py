@@ -135,6 +135,8 @@ async def start_capture(request: AnyRequest) -> Response[Any]:
     user = web_session(request).user
     ids: list[str] = []
     try:
+        if order.options["retention_s"] is None:
+            order.options["retention_s"] = hub.settings.retention_s
         for agent, interface in order.interfaces.items():
             ids.append(hub.sessions.start(agent, interface, user=user, **order.options))
     except (RegistryError, WireError) as refused:

@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from hub.app import Hub, hub_of
 from hub.books_table import groups, verdict_of
-from hub.export import Estimate
+from hub.guard import web_session
 from hub.registry import ConflictError
 from hub.routes.live import judge_filter
 from hub.routes.start_form import whole_number
@@ -99,13 +99,8 @@ async def session_page(request: AnyRequest, session_id: FromPath[str]) -> Respon
     hub = hub_of(request)
     one = _require(hub, session_id)
     return hub.pages.page(
-        request, "pages/session.html", estimate=estimate(hub, session_id), **_context(hub, one)
+        request, "pages/session.html", estimate=hub.export.estimate([session_id]), **_context(hub, one)
     )
-
-
-def estimate(hub: Hub, session_id: str) -> Estimate | None:
-    """What an export would hold; None for a session the ledger knows nothing of."""
-    return hub.export.estimate([session_id])
 
 
 @get("/sessions/{session_id:str}/state")
@@ -182,7 +177,19 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
     return Response("", media_type="text/html; charset=utf-8")
 
 
+@post("/sessions/{session_id:str}/delete", status_code=204)
+async def delete_packets(request: AnyRequest, session_id: FromPath[str]) -> Response[None]:
+    """Remove an ended session's packets from the archive; its record and books stay. Leads back to its page."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    if not one.ended:
+        raise ConflictError("the session is still active: stop it first")
+    await hub.keeper.forget(one.record.agent, one.record.id, web_session(request).user)
+    return Response(None, status_code=204, headers={"hx-redirect": f"/sessions/{one.record.id}"})
+
+
 handlers = [
+    delete_packets,
     sessions_page,
     session_page,
     session_state_fragment,

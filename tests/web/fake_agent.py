@@ -42,7 +42,13 @@ INTERFACES = (
     InterfaceReport(name="lo", index=1, state="up", mtu=65536, addresses=("127.0.0.1/8",)),
     InterfaceReport(name="docker0", index=2, state="down", mtu=1500),
     InterfaceReport(
-        name="eth0", index=3, state="up", mtu=1500, speed_mbps=1000, addresses=("10.0.0.7/24",), mac="02:00:00:00:00:07"
+        name="eth0",
+        index=3,
+        state="up",
+        mtu=1500,
+        speed_mbps=1000,
+        addresses=("10.0.0.7/24",),
+        mac="02:00:00:00:00:07",
     ),
 )
 
@@ -103,7 +109,12 @@ class FakeAgent:
             except FilterError as error:
                 body = {"ok": False, "error": str(error)}
         answer = seal(
-            Domain.REPLY, agent=self.name, body=body, key=self.keys.signing, issued_ns=time.time_ns(), nonce=request.nonce
+            Domain.REPLY,
+            agent=self.name,
+            body=body,
+            key=self.keys.signing,
+            issued_ns=time.time_ns(),
+            nonce=request.nonce,
         )
         await message.respond(answer)
 
@@ -294,6 +305,16 @@ def udp_packet(number: int, payload: bytes = b"") -> bytes:
     data = payload or b"packet %d" % number
     udp = struct.pack("!HHHH", 40000 + number % 20000, 9, 8 + len(data), 0) + data
     ip = struct.pack(
-        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), number & 0xFFFF, 0, 64, 17, 0, bytes([10, 0, 0, 7]), bytes([10, 0, 0, 9])
+        "!BBHHHBBH4s4s",
+        0x45,
+        0,
+        20 + len(udp),
+        number & 0xFFFF,
+        0,
+        64,
+        17,
+        0,
+        bytes([10, 0, 0, 7]),
+        bytes([10, 0, 0, 9]),
     )
     return bytes.fromhex("02000000000902000000000708 00".replace(" ", "")) + ip + udp
