@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
@@ -310,7 +311,7 @@ static int copy_block(Ring *r, Reading *c, const uint8_t *block) {
             if (keep > TAG_AT + TAG_BYTES) memcpy(to + TAG_AT + TAG_BYTES, frame + TAG_AT, keep - TAG_AT - TAG_BYTES);
             flags |= FLAG_VLAN_REINSERTED;
         }
-        switch (((const struct sockaddr_ll *)(at + TPACKET_ALIGN(sizeof h)))->sll_pkttype) {
+        switch (at[TPACKET_ALIGN(sizeof h) + offsetof(struct sockaddr_ll, sll_pkttype)]) {
         case PACKET_HOST: flags |= FLAG_IN | FLAG_UNICAST; break;
         case PACKET_BROADCAST: flags |= FLAG_IN | FLAG_BROADCAST; break;
         case PACKET_MULTICAST: flags |= FLAG_IN | FLAG_MULTICAST; break;
