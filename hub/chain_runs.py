@@ -67,8 +67,8 @@ class Runs:
             if run.last > sequence:
                 parts.append(Run(sequence + 1, run.last, False, head, run.head))
             self._replace(index, index + 1, parts)
-            self._join(index)
-            self._join(index + len(parts) - 1)
+            for boundary in range(index + len(parts), index - 1, -1):
+                self._join(boundary)
             return "recovered"
         self._insert(Run(sequence, sequence, True, previous, head))
         return "new"

@@ -5,7 +5,7 @@ def bytes_text(count: float) -> str:
     """1234567 → "1.2 MB" (powers of 1000)."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(count) < 999.5 or unit == "TB":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+            return f"{count:.0f} {unit}" if unit == "B" or abs(count) >= 9.95 else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError
 
