@@ -286,7 +286,7 @@ class CaptureSession:
                 if ending:
                     return ending
             elif source.finished:
-                return "end of file"
+                return "end of file" + (f"; {source.notice}" if source.notice else "")
             self._note_trouble(source)
         return ""
 

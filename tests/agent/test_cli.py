@@ -37,7 +37,7 @@ def answer(request: EnrolmentRequest, tmp_path: Path, **changes: object) -> byte
     need("openssl")
     pem = tmp_path / "ca.pem"
     if not pem.exists():
-        what = "req -x509 -newkey ed25519 -nodes -subj /CN=ca".split()
+        what = ["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=ca"]
         into = ["-keyout", str(tmp_path / "ca.key"), "-out", str(pem)]
         subprocess.run(["openssl", *what, *into], check=True, capture_output=True)
     fields = {
