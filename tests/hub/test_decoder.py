@@ -24,10 +24,11 @@ RULES = {
 STATEFUL = {
     ("HTTP", "TCP"), ("TCP", "HTTP"), ("HTTP/XML", "TCP"), ("FTP-DATA", "TCP"), ("SMTP/IMF", "SMTP"),
     ("ICMP", "IPv4"), ("IPv4", "ICMP"), ("ICMPv6", "IPv6"), ("IPv6", "ICMPv6"), ("DNS", "TCP"),
-    ("TLSv1", "TLSv1.2"), ("SSL", "TCP"),
+    ("TLSv1", "TLSv1.2"), ("SSL", "TCP"), ("TCP", "SMTP"),
 }  # fmt: skip
 """(tshark's, ours) where Wireshark knows the packets before or behind: reassembly of segments and fragments, the
-FTP data port, the version a server chose, the dialogue that a continuation belongs to."""
+FTP data port, the version a server chose, the dialogue that a continuation belongs to, a connection that is in two
+of the merged files and looks retransmitted the second time."""
 
 
 def captures(kind: str) -> list[Path]:
