@@ -34,6 +34,8 @@ from hub.terminal import add_state, complain, port, printable, shown_size, with_
 from wire.errors import WireError
 
 LAST_LOG_LINES = 5
+ONE_INTERRUPT_S = 0.5
+"""Signals this close together are one Ctrl-C: a terminal and a wrapper (timeout, sudo) may both deliver it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +144,7 @@ class Up:
         self._shown = shown
         self._stop = asyncio.Event()
         self._interrupts = 0
+        self._interrupted_s = 0.0
         self._supervisor = Supervisor(state.logs, self._say, self._echo if args.verbose else None)
 
     async def serve(self) -> int:
@@ -225,7 +228,11 @@ class Up:
         self._supervisor.signal("nats-server", signal.SIGTERM)
 
     def _interrupted(self) -> None:
+        now_s = time.monotonic()
+        if self._interrupts and now_s - self._interrupted_s < ONE_INTERRUPT_S:
+            return
         self._interrupts += 1
+        self._interrupted_s = now_s
         self._stop.set()
         if self._interrupts == 2:
             complain("killing what is left")

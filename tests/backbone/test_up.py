@@ -20,7 +20,9 @@ import pytest
 
 from hub.backbone import accounts, first_start, nats_server
 from hub.backbone.state import StateDir
+from hub.commands.up import ONE_INTERRUPT_S
 from tests.support.nats_backbone import backbone, need_nats_server, until
+from tests.support.need import need
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = (sys.executable, "-P", "-m", "hub.cli")
@@ -47,8 +49,19 @@ class Up:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *options: str, ports: bool = True) -> None:
-        argv = [*HUB, "up", "--state", str(self.state.root), "--budget", "512M", "--name", "here", *options]
+    def start(self, *options: str, ports: bool = True, through: tuple[str, ...] = ()) -> None:
+        argv = [
+            *through,
+            *HUB,
+            "up",
+            "--state",
+            str(self.state.root),
+            "--budget",
+            "512M",
+            "--name",
+            "here",
+            *options,
+        ]
         if ports:
             argv += ["--port", str(self.page_port), "--nats-port", str(self.nats_port)]
         with self.output_file.open("wb") as output:
@@ -206,11 +219,25 @@ def test_second_ctrl_c_kills(up: Up) -> None:
     os.kill(agent, signal.SIGSTOP)  # it can't react to SIGTERM: up waits for its deadline
     assert up.process is not None
     up.process.send_signal(signal.SIGINT)
+    up.process.send_signal(signal.SIGINT)  # a wrapper passes the terminal's Ctrl-C on: still the first
     up.wait_for(lambda: "stopping:" in up.output())
+    time.sleep(ONE_INTERRUPT_S + 0.1)
+    assert "killing" not in up.output()
     began = time.monotonic()
     up.finish(signal.SIGINT)
     assert time.monotonic() - began < 10
     assert gone(up) == {}
+
+
+def test_without_the_right_to_capture_the_rest_works_and_it_says_how_to(up: Up) -> None:
+    need("root", "setpriv")
+    up.start(through=("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"))
+    up.wait_until_up()
+    assert "it can't capture" in up.output()
+    assert "sudo" in up.output()
+    assert "setcap cap_net_raw" in up.output()
+    assert up.pid_of("agent.cli run") is not None
+    assert up.finish(signal.SIGINT) == 0
 
 
 def test_a_taken_port_is_an_error_when_it_was_asked_for(up: Up) -> None:
