@@ -13,7 +13,9 @@ the batches at hand it can be said, lane by lane:
 Batches may come in any order and more than once.
 """
 
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 
 from wire.batch import NO_HASH, Header, Kind, OpenBatch, Replaced
@@ -93,84 +95,111 @@ class ChainResult:
     complaints: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Link:
-    """What is known of one sequence; its batch itself isn't kept (about 250 bytes a link)."""
-
-    hash: bytes
-    previous: bytes | None
-    """None: known from a tombstone's list only."""
-    packets: int
-    captured_bytes: int
-    present: bool
-    """The batch is at hand."""
-    dropped: bool = False
-    """A tombstone lists it."""
+_PRESENT, _DROPPED, _PREVIOUS_KNOWN = 1, 2, 4
+_BLOCK_SLOTS = 16
 
 
-@dataclass(slots=True)
+class _Slots:
+    """What is known of each sequence, packed: 73 bytes a batch, so that a day of a busy lane fits into memory."""
+
+    def __init__(self) -> None:
+        self._slot = struct.Struct("<32s32sQB")  # hash, previous, packets, state; state 0: nothing known
+        self._blocks: dict[int, bytearray] = {}
+
+    def get(self, sequence: int) -> tuple[bytes, bytes, int, int]:
+        """(hash, previous, packets, state)."""
+        block = self._blocks.get(sequence // _BLOCK_SLOTS)
+        if block is None:
+            return NO_HASH, NO_HASH, 0, 0
+        return self._slot.unpack_from(block, sequence % _BLOCK_SLOTS * self._slot.size)
+
+    def put(self, sequence: int, hash_: bytes, previous: bytes, packets: int, state: int) -> None:
+        """Remember one sequence."""
+        block = self._blocks.get(sequence // _BLOCK_SLOTS)
+        if block is None:
+            block = self._blocks[sequence // _BLOCK_SLOTS] = bytearray(_BLOCK_SLOTS * self._slot.size)
+        self._slot.pack_into(
+            block, sequence % _BLOCK_SLOTS * self._slot.size, hash_, previous, packets, state
+        )
+
+    def known(self) -> Iterator[tuple[int, bytes, bytes, int, int]]:
+        """(sequence, hash, previous, packets, state) of all known, in order."""
+        for number in sorted(self._blocks):
+            for index, slot in enumerate(self._slot.iter_unpack(self._blocks[number])):
+                if slot[3]:
+                    yield number * _BLOCK_SLOTS + index, *slot
+
+
 class ChainVerifier:
     """Judges one chain. `first_sequence` > 0: a reader that joined in the middle doesn't call the beginning a gap."""
 
-    first_sequence: int = 0
-    _links: dict[int, _Link] = field(default_factory=dict)
-    _duplicates: int = 0
-    _closing: int | None = None
-    _previous_boot: bytes | None = None
-    _complaints: list[str] = field(default_factory=list)
+    def __init__(self, first_sequence: int = 0) -> None:
+        self._first_sequence = first_sequence
+        self._slots = _Slots()
+        self._batches = self._packets = self._captured_bytes = self._duplicates = 0
+        self._closing: int | None = None
+        self._previous_boot: bytes | None = None
+        self._complaints: list[str] = []
 
     def add(self, batch: OpenBatch, replaced: list[Replaced] | None = None) -> bool:
         """Take a verified batch; for a tombstone also its list (`decode_tombstone`). False: a duplicate, ignored."""
         header = batch.header
         if header.sequence == 0 and header.previous_boot is not None:
             self._previous_boot = header.previous_boot
-        if header.kind is Kind.TOMBSTONE and replaced:
-            return self._add_tombstone(header, replaced)
-        standing_for_itself = header.kind is Kind.TOMBSTONE
-        link = _Link(
+        if header.kind is Kind.TOMBSTONE:
+            if not replaced:  # stands for itself
+                return self._place(
+                    header.sequence,
+                    batch.header_hash,
+                    header.previous,
+                    header.packets,
+                    0,
+                    _DROPPED | _PREVIOUS_KNOWN,
+                )
+            fresh = False
+            for one in replaced:
+                first = one.sequence == header.sequence
+                previous, state = (
+                    (header.previous, _DROPPED | _PREVIOUS_KNOWN) if first else (NO_HASH, _DROPPED)
+                )
+                fresh |= self._place(one.sequence, one.header_hash, previous, one.packets, 0, state)
+            return fresh
+        fresh = self._place(
+            header.sequence,
             batch.header_hash,
             header.previous,
             header.packets,
             header.captured_bytes,
-            present=not standing_for_itself,
-            dropped=standing_for_itself,
+            _PRESENT | _PREVIOUS_KNOWN,
         )
-        fresh = self._place(header.sequence, link)
         if fresh and header.kind is Kind.CLOSING:
             if self._closing is not None and self._closing != header.sequence:
                 self._complain(f"closed twice, at {self._closing} and at {header.sequence}")
             self._closing = header.sequence
         return fresh
 
-    def _add_tombstone(self, header: Header, replaced: list[Replaced]) -> bool:
-        fresh = False
-        for one in replaced:
-            previous = header.previous if one.sequence == header.sequence else None
-            link = _Link(
-                one.header_hash, previous, one.packets, one.captured_bytes, present=False, dropped=True
-            )
-            fresh |= self._place(one.sequence, link)
-        return fresh
-
-    def _place(self, sequence: int, link: _Link) -> bool:
-        known = self._links.get(sequence)
-        if known is None:
-            self._links[sequence] = link
-            return True
-        if known.hash != link.hash:
+    def _place(
+        self, sequence: int, hash_: bytes, previous: bytes, packets: int, captured: int, state: int
+    ) -> bool:
+        known_hash, known_previous, known_packets, known_state = self._slots.get(sequence)
+        if known_state and known_hash != hash_:
             self._complain(f"two different batches claim sequence {sequence}: the chain is forked")
             return False
+        merged = known_state | state
         # The same batch again, or a batch and the tombstone that lists it (sent before it was given up on).
-        if known.present and link.present:
+        if not state & ~known_state & ~_PREVIOUS_KNOWN:
             self._duplicates += 1
             return False
-        fresh = link.present != known.present or link.dropped != known.dropped
-        known.present |= link.present
-        known.dropped |= link.dropped
-        known.previous = known.previous if known.previous is not None else link.previous
-        known.packets, known.captured_bytes = link.packets, link.captured_bytes
-        self._duplicates += not fresh
-        return fresh
+        if state & _PRESENT:
+            self._batches += 1
+            self._packets += packets
+            self._captured_bytes += captured
+        if known_state & _PREVIOUS_KNOWN:
+            previous = known_previous
+        if known_state & _PRESENT:
+            packets = known_packets  # what the batch itself says
+        self._slots.put(sequence, hash_, previous, packets, merged)
+        return True
 
     def _complain(self, text: str) -> None:
         if len(self._complaints) < MAX_COMPLAINTS:
@@ -181,36 +210,35 @@ class ChainVerifier:
         complaints = list(self._complaints)
         missing: list[SequenceRange] = []
         dropped: list[SequenceRange] = []
-        expected = self.first_sequence
+        expected = self._first_sequence
         before: bytes | None = None
-        packets = captured = batches = dropped_packets = 0
-        for sequence in sorted(self._links):
-            link = self._links[sequence]
+        dropped_packets = 0
+        first_previous = NO_HASH
+        for sequence, hash_, previous, packets, state in self._slots.known():
             if sequence > expected:
                 missing.append(SequenceRange(expected, sequence - 1))
                 before = None
-            if before is not None and link.previous is not None and link.previous != before:
+            follows = before is None or not state & _PREVIOUS_KNOWN or previous == before
+            if not follows and len(complaints) < MAX_COMPLAINTS:
                 complaints.append(
                     f"sequence {sequence} doesn't follow the batch before it: a link is forged or exchanged"
                 )
-            if link.present:
-                batches += 1
-                packets += link.packets
-                captured += link.captured_bytes
-            else:
-                dropped_packets += link.packets
+            if sequence == 0:
+                first_previous = previous
+            if not state & _PRESENT:
+                dropped_packets += packets
                 if dropped and dropped[-1].last == sequence - 1:
                     dropped[-1] = SequenceRange(dropped[-1].first, sequence)
                 else:
                     dropped.append(SequenceRange(sequence, sequence))
-            before = link.hash
-            expected = sequence + 1
-        last = expected - 1 if self._links else -1
+            before = hash_
+            expected = max(expected, sequence + 1)
+        last = expected - 1 if before is not None else -1
         if self._closing is not None and last > self._closing:
             complaints.append(f"batches behind the closing one at {self._closing}")
         if complaints:
             verdict = Verdict.INVALID
-        elif missing or not self._links:
+        elif missing or before is None:
             verdict = Verdict.UNEXPLAINED_GAP
         elif self._closing is None:
             verdict = Verdict.OPEN_TAIL
@@ -218,22 +246,21 @@ class ChainVerifier:
             verdict = Verdict.DECLARED_DROP
         else:
             verdict = Verdict.INTACT
-        first = self._links.get(0)
         return ChainResult(
             verdict=verdict,
-            batches=batches,
-            packets=packets,
-            captured_bytes=captured,
+            batches=self._batches,
+            packets=self._packets,
+            captured_bytes=self._captured_bytes,
             duplicates=self._duplicates,
             dropped=tuple(dropped),
             dropped_packets=dropped_packets,
             missing=tuple(missing),
             closed=self._closing is not None,
-            first_sequence=self.first_sequence,
+            first_sequence=self._first_sequence,
             last_sequence=last,
             head_hash=before if before is not None else NO_HASH,
             previous_boot=self._previous_boot,
-            previous_hash=NO_HASH if first is None or first.previous is None else first.previous,
+            previous_hash=first_previous,
             complaints=tuple(complaints),
         )
 

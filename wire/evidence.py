@@ -190,7 +190,7 @@ def verify_wpz(path: str | os.PathLike[str], trust: bytes | None) -> EvidenceRep
 
     trust: the hub's public key, known by another way; None takes the file's own (then it proves only that the parts
     fit each other and that hub's key). OSError when it can't be read; WireError when it isn't an evidence file at
-    all. Memory: a message at a time, plus some 100 bytes a batch for the chains.
+    all. Memory: a message at a time, plus 73 bytes a batch for the chains.
     """
     with open(path, "rb") as file:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import tracemalloc
 
 import pytest
 
@@ -144,3 +146,21 @@ def test_a_boot_names_the_end_of_the_one_before() -> None:
     assert len(said) == 1
     assert "its end is missing" in said[0]
     assert check_boot_changes({key(boot): judge(second)}) == []
+
+
+def test_a_long_chain_takes_little_memory() -> None:
+    """80 bytes a batch and no more, in any order of arrival."""
+    sample = open_batch(make.packets_batch(1)[0], public=None)
+    count = 50_000
+    hashes = [index.to_bytes(32, "big") for index in range(1, count + 1)]
+    order = list(range(1, count))
+    random.Random(4).shuffle(order)
+    tracemalloc.start()
+    verifier = ChainVerifier(first_sequence=1)
+    for sequence in order:
+        header = dataclasses.replace(sample.header, sequence=sequence, previous=hashes[sequence - 1])
+        verifier.add(dataclasses.replace(sample, header=header, header_hash=hashes[sequence]))
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert verifier.result().verdict is Verdict.OPEN_TAIL
+    assert used < 100 * count
