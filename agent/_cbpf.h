@@ -20,6 +20,7 @@ static int filter_valid(const struct sock_filter *f, ptrdiff_t n) {
     if (n < 1 || n > BPF_MAXINSNS) return 0;
     for (ptrdiff_t i = 0; i < n; i++) {
         uint32_t left = (uint32_t)(n - i - 1);
+        uint16_t op;
         switch (f[i].code) {
         case BPF_LD | BPF_MEM: case BPF_LDX | BPF_MEM: case BPF_ST: case BPF_STX:
             if (f[i].k >= BPF_MEMWORDS) return 0;
@@ -34,10 +35,11 @@ static int filter_valid(const struct sock_filter *f, ptrdiff_t n) {
             if (f[i].k >= left) return 0;
             break;
         default:
-            if (BPF_CLASS(f[i].code) == BPF_JMP && f[i].code <= 0xff && (f[i].code & 0xf0) >= BPF_JEQ && (f[i].code & 0xf0) <= BPF_JSET) {
+            op = f[i].code & 0xf0;
+            if (f[i].code > 0xff) return 0;
+            if (BPF_CLASS(f[i].code) == BPF_JMP && op >= BPF_JEQ && op <= BPF_JSET) {
                 if (f[i].jt >= left || f[i].jf >= left) return 0;
-            } else if (BPF_CLASS(f[i].code) == BPF_ALU && f[i].code <= 0xff && (f[i].code & 0xf0) <= BPF_XOR && (f[i].code & 0xf0) != BPF_NEG) {
-                uint16_t op = f[i].code & 0xf0;
+            } else if (BPF_CLASS(f[i].code) == BPF_ALU && op <= BPF_XOR && op != BPF_NEG) {
                 if (BPF_SRC(f[i].code) == BPF_K && (op == BPF_DIV || op == BPF_MOD) && f[i].k == 0) return 0;
                 if (BPF_SRC(f[i].code) == BPF_K && (op == BPF_LSH || op == BPF_RSH) && f[i].k > 31) return 0;
             } else {
@@ -101,7 +103,10 @@ static uint32_t filter_run(const struct sock_filter *f, const Frame *frame) {
         uint32_t operand = BPF_SRC(f->code) == BPF_X ? x : k;
         if (BPF_CLASS(f->code) == BPF_JMP) {
             uint16_t op = f->code & 0xf0;
-            int yes = op == BPF_JEQ ? a == operand : op == BPF_JGT ? a > operand : op == BPF_JGE ? a >= operand : (a & operand) != 0;
+            int yes = op == BPF_JEQ   ? a == operand
+                      : op == BPF_JGT ? a > operand
+                      : op == BPF_JGE ? a >= operand
+                                      : (a & operand) != 0;
             f += yes ? f->jt : f->jf;
             continue;
         }

@@ -32,7 +32,7 @@ enum {
     FLAG_SWAP_INTERVAL = 1 << 9, FLAG_CHECKSUM_VALID = 1 << 10
 };
 enum { END_FULL, END_TIME, END_WOKEN, END_EPOCH, END_ERROR }; /* why read() returned */
-enum { EPOCHS = 16, OWN_ENTRY_BYTES = 20, TAG_AT = 12, TAG_BYTES = 4 };
+enum { EPOCHS = 16, OWN_ENTRY_BYTES = 20, TAG_AT = 12, TAG_BYTES = 4, NAP_NS = 20 * 1000 * 1000 };
 
 static inline uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
@@ -211,7 +211,8 @@ static PyObject *copy_packets(PyObject *module, PyObject *args) {
         memcpy(&flags, (uint8_t *)in.flags.buf + 2 * index, 2);
         if ((Py_ssize_t)captured > in.bytes - offset) { overrun = 1; break; }
         if (timestamp_ns > until_ns) break;
-        Frame frame = {(uint8_t *)in.data.buf + offset, captured, original, (flags & 3) == FLAG_OUT ? PACKET_OUTGOING : PACKET_HOST, -1};
+        uint32_t type = (flags & 3) == FLAG_OUT ? PACKET_OUTGOING : PACKET_HOST;
+        Frame frame = {(uint8_t *)in.data.buf + offset, captured, original, type, -1};
         uint32_t verdict = filter_run(f, &frame);
         if (!verdict) {
             filtered++;
@@ -337,21 +338,17 @@ malformed: /* nothing behind this point in the block can be trusted */
     return END_TIME;
 }
 
-/* 0: look at the ring again; else an END_ reason. */
-static int wait_for_block(int fd, int wake_fd, int64_t until_ns) {
-    int64_t left_ns = until_ns - monotonic_ns();
-    if (left_ns < 0) left_ns = 0;
+/* Until something is to be done: 0: look at the ring again; else an END_ reason. fd -1: only time and wake-up count. */
+static int wait_for_block(int fd, int wake_fd, int64_t left_ns) {
     struct timespec timeout = {left_ns / 1000000000, left_ns % 1000000000};
     struct pollfd fds[] = {{fd, POLLIN, 0}, {wake_fd, POLLIN, 0}};
-    int n = ppoll(fds, 2, &timeout, NULL);
-    if (n < 0) return errno == EINTR ? END_WOKEN : END_ERROR;
+    if (ppoll(fds, 2, &timeout, NULL) < 0) return errno == EINTR ? END_WOKEN : END_ERROR;
     if (fds[1].revents) {
         uint64_t count;
         if (read(wake_fd, &count, sizeof count) < 0 && errno != EAGAIN) return END_ERROR;
         return END_WOKEN;
     }
-    if (fds[0].revents & ~POLLIN) return END_ERROR;
-    return n == 0 ? END_TIME : 0;
+    return fds[0].revents & ~POLLIN ? END_ERROR : 0;
 }
 
 static int ring_read_blocks(Ring *r, Reading *c, int fd, int wake_fd, int64_t linger_ns, int64_t wait_ns) {
@@ -360,27 +357,32 @@ static int ring_read_blocks(Ring *r, Reading *c, int fd, int wake_fd, int64_t li
     for (;;) {
         uint8_t *block = (uint8_t *)r->map.buf + (size_t)r->block * r->block_bytes;
         struct tpacket_block_desc *d = (struct tpacket_block_desc *)block;
-        if (!r->open && (ATOMIC_GET(d->hdr.bh1.block_status) & TP_STATUS_USER)) {
-            r->left = d->hdr.bh1.num_pkts, r->offset = d->hdr.bh1.offset_to_first_pkt, r->open = 1;
+        int ready = r->open;
+        if (!ready && (ATOMIC_GET(d->hdr.bh1.block_status) & TP_STATUS_USER)) {
+            r->left = d->hdr.bh1.num_pkts, r->offset = d->hdr.bh1.offset_to_first_pkt, r->open = ready = 1;
             idle_polls = 0;
         }
-        if (r->open) {
+        if (ready) {
             int end = copy_block(r, c, block);
             if (end != END_TIME) return end;
             r->open = 0;
             ATOMIC_SET(d->hdr.bh1.block_status, TP_STATUS_KERNEL);
             r->block = (r->block + 1) % r->blocks;
-            /* A stream that never pauses (of own traffic, even) must not keep us here beyond the time allowed. */
-            if (monotonic_ns() >= (c->out.packets ? c->first_ns + linger_ns : start_ns + wait_ns)) return END_TIME;
-            continue;
         }
-        if (idle_polls > 1) { /* the descriptor says ready, the block does not: don't spin on it */
-            struct timespec pause = {0, 1000000};
-            nanosleep(&pause, NULL);
+        /* Also after a block: a stream that never pauses (of own traffic, even) must not keep us beyond the time. */
+        int64_t left_ns = (c->out.packets ? c->first_ns + linger_ns : start_ns + wait_ns) - monotonic_ns();
+        if (left_ns <= 0) return END_TIME;
+        if (ready) continue;
+        int end;
+        if (c->out.packets) {
+            /* The batch waits for company: not every block is worth a wake-up, the ring holds much more than this. */
+            end = wait_for_block(-1, wake_fd, left_ns < NAP_NS ? left_ns : NAP_NS);
+        } else if (idle_polls++ > 1) { /* the descriptor says ready, the block does not: don't spin on it */
+            end = wait_for_block(-1, wake_fd, left_ns < 1000000 ? left_ns : 1000000);
+        } else {
+            end = wait_for_block(fd, wake_fd, left_ns);
         }
-        int end = wait_for_block(fd, wake_fd, c->out.packets ? c->first_ns + linger_ns : start_ns + wait_ns);
         if (end) return end;
-        idle_polls++;
     }
 }
 
@@ -459,13 +461,15 @@ static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     PyObject *mapping;
     unsigned int block_bytes, snaplen, epoch;
     int ethernet;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OIIpI", names, &mapping, &block_bytes, &snaplen, &ethernet, &epoch)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OIIpI", names, &mapping, &block_bytes, &snaplen, &ethernet, &epoch))
+        return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Ring *r = (Ring *)allocate(type, 0);
     if (!r) return NULL;
     if (PyObject_GetBuffer(mapping, &r->map, PyBUF_WRITABLE) < 0) goto failed;
     Py_ssize_t blocks = block_bytes ? r->map.len / block_bytes : 0;
-    if (block_bytes < 4096 || block_bytes % 4096 || blocks < 1 || blocks > INT32_MAX || r->map.len % block_bytes || (uintptr_t)r->map.buf % 8) {
+    if (block_bytes < 4096 || block_bytes % 4096 || blocks < 1 || blocks > INT32_MAX || r->map.len % block_bytes ||
+        (uintptr_t)r->map.buf % 8) {
         PyErr_SetString(PyExc_ValueError, "a ring is one or more whole blocks of whole pages");
         goto failed;
     }
@@ -495,8 +499,11 @@ static PyType_Slot ring_slots[] = {
 static PyType_Spec ring_spec = {"agent._tpacket.Ring", sizeof(Ring), 0, Py_TPFLAGS_DEFAULT, ring_slots};
 
 static PyMethodDef functions[] = {
-    {"copy_packets", copy_packets, METH_VARARGS, NULL}, {"run_filter", run_filter, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "agent._tpacket", NULL, -1, functions, NULL, NULL, NULL, NULL};
+    {"copy_packets", copy_packets, METH_VARARGS, NULL},
+    {"run_filter", run_filter, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL}};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "agent._tpacket", NULL, -1, functions, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__tpacket(void) {
     PyObject *module = PyModule_Create(&definition), *type = module ? PyType_FromSpec(&ring_spec) : NULL;

@@ -5,9 +5,14 @@ then bind with ETH_P_ALL.
 
 **Time stamps.** SO_TIMESTAMPING makes the kernel stamp each packet where it enters the stack (netstamp_needed_key in
 net/core/dev.c), so that every capture on the host, tcpdump's included, reads the same stamp of the same packet. They
-differ for packets that arrive in the first milliseconds (the key is switched by a work queue), and between interfaces:
-a packet passing eth0, a bridge and a veth is stamped anew where it is handed on. Without the option each socket would
-take the time when the packet reaches it, later the more sockets there are.
+differ
+
+- for packets of the first milliseconds (the key is switched by a work queue);
+- between interfaces: a packet passing eth0, a bridge and a veth is stamped anew where it is handed on;
+- for TCP segments that arrive over a veth: they still carry their sender's departure time, which is no arrival time,
+  so `tpacket_rcv` takes the time for each socket, some hundred nanoseconds apart. No network card does that.
+
+Without the option each socket would take the time when the packet reaches it, later the more sockets there are.
 """
 
 from __future__ import annotations
