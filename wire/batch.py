@@ -50,7 +50,7 @@ from wire.books import Books
 from wire.clock import Clock
 from wire.compression import COMPRESSIONS, compress_body, decompress_body
 from wire.errors import WireError
-from wire.framing import split_messages
+from wire.framing import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, split_messages
 from wire.keys import SIGNATURE_BYTES, SigningKey
 from wire.names import Lane, check_agent_id, check_lane, check_session_id
 from wire.strict_cbor import MAJOR_BYTES, dumps_map, encode_head, loads_map, read_head
@@ -101,9 +101,6 @@ __all__ = [
 
 WIRE_VERSION = 1
 DOMAIN = "wirepool/1/batch"
-MAX_MESSAGE_BYTES = 1024 * 1024
-"""The server's max_payload."""
-MAX_HEADER_BYTES = 16 * 1024
 TARGET_BODY_BYTES = 512 * 1024
 """Where a batch is closed: larger ones gain little, and one more packet of any length still fits."""
 MAX_REASON_BYTES = 256

@@ -15,9 +15,10 @@ MAGIC = b"\x82" + cose.PREFIX
 """How every message begins: array of two, then the COSE_Sign1 prefix."""
 _NEXT = (MAGIC[0], 0x0A)
 """What may stand behind a message."""
-_MAX_MESSAGE_BYTES = 1024 * 1024
-_MAX_HEADER_BYTES = 16 * 1024
-_HEAD_BYTES = len(MAGIC) + 9 + _MAX_HEADER_BYTES + 66 + 9
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""The server's max_payload."""
+MAX_HEADER_BYTES = 16 * 1024
+_HEAD_BYTES = len(MAGIC) + 9 + MAX_HEADER_BYTES + 66 + 9
 """From a message's beginning, its length is known within this many bytes."""
 
 
@@ -31,17 +32,15 @@ def message_length(data: bytes | bytearray | memoryview, offset: int, end: int) 
     if bytes(data[offset : offset + min(available, len(MAGIC))]) != MAGIC[: min(available, len(MAGIC))]:
         raise WireError("no message begins here")
     major, header_bytes, at = _peek_head(data, offset + len(MAGIC), end)
-    if major != MAJOR_BYTES or header_bytes > _MAX_HEADER_BYTES:
-        raise WireError(f"a header that isn't at most {_MAX_HEADER_BYTES} bytes")
+    if major != MAJOR_BYTES or header_bytes > MAX_HEADER_BYTES:
+        raise WireError(f"a header that isn't at most {MAX_HEADER_BYTES} bytes")
     at += header_bytes
     if at + 2 <= end and bytes(data[at : at + 2]) != b"\x58\x40":
         raise WireError("no signature behind the header")
     major, body_bytes, at = _peek_head(data, at + 66, end)
     length = at + body_bytes - offset
-    if major != MAJOR_BYTES or length > _MAX_MESSAGE_BYTES:
-        raise WireError(
-            f"the message at byte {offset}: larger than {_MAX_MESSAGE_BYTES} bytes or not a batch"
-        )
+    if major != MAJOR_BYTES or length > MAX_MESSAGE_BYTES:
+        raise WireError(f"the message at byte {offset}: larger than {MAX_MESSAGE_BYTES} bytes or not a batch")
     return length
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tests.wire import make
 from wire.batch import Kind, decode_columns, decode_tombstone, open_batch, split_messages
 from wire.control import Domain, open_certificate, unseal
-from wire.decode_command import packets_of
+from wire.decode_outputs import packets_of
 from wire.evidence import verify_wpz
 from wire.report import Heartbeat, Report
 from wire.session import Desired

@@ -37,7 +37,7 @@ def test_coverage_guided_for_a_bounded_number_of_runs(tmp_path: Path) -> None:
             sys.executable,
             "-m",
             "tests.wire.fuzz_batch",
-            "-runs=8000",
+            "-runs=4000",
             "-seed=7",
             f"-artifact_prefix={tmp_path}/",
         ],
