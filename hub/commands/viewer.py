@@ -16,6 +16,8 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
+import shutil
 import time
 from pathlib import Path
 
@@ -67,15 +69,20 @@ def run(args: argparse.Namespace) -> int:
         registry.close()
     context = write_context(state, name, wanted, credentials, args.server)
     print(f"{name} may see {', '.join(wanted)}\n  credentials  {credentials}\n  context      {context}\n")
-    first = wanted[0]
-    print(f"nats --context wirepool-{name} sub 'cap.{first}.>' --translate 'wirepool decode'")
-    print(
-        f"nats --context wirepool-{name} sub 'cap.{first}.>' --raw | wirepool decode --pcapng - | tshark -r -"
-    )
-    print(
-        f"nats --context wirepool-{name} sub 'cap.{first}.>' --raw | wirepool decode --pcapng - | wireshark -k -i -"
-    )
+    wirepool = program()
+    subscribe = f"nats --context wirepool-{name} sub 'cap.{wanted[0]}.>'"
+    print(f"{subscribe} --translate {shlex.quote(f'{wirepool} decode')}")
+    print(f"{subscribe} --raw | {wirepool} decode --pcapng - | tshark -r -")
+    print(f"{subscribe} --raw | {wirepool} decode --pcapng - | wireshark -k -i -")
     return 0
+
+
+def program() -> str:
+    """How this user calls wirepool: by its name where it is on the PATH, else the checkout's script by its path."""
+    script = Path(__file__).resolve().parents[2] / "wirepool"
+    if shutil.which("wirepool") is None and os.access(script, os.X_OK):
+        return shlex.quote(str(script))
+    return "wirepool"
 
 
 def _issue(state: StateDir, registry: Registry, name: str, agents: list[str]) -> Path:

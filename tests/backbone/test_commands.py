@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -186,8 +187,8 @@ async def test_viewer_files_and_grants(hub: Hub) -> None:
     assert document["url"] == hub.bus.url
     assert document["tls_first"] is True
     assert document["inbox_prefix"] == "_INBOX_v-anna"
-    assert "--translate 'wirepool decode'" in out
-    assert "--raw | wirepool decode --pcapng -" in out
+    assert re.search(r"--translate '\S*wirepool decode'\n", out)
+    assert re.search(r"--raw \| \S*wirepool decode --pcapng - \| tshark -r -\n", out)
     before = credentials.read_bytes()
     viewer = await hub.bus.connect(credentials, "v-anna", allow_reconnect=False)
     await viewer.subscribe("cap.web2.>")

@@ -372,3 +372,37 @@ async def test_an_existing_server_by_url_and_credentials(up: Up, tmp_path: Path)
         assert "revoke U" in refused.stderr
         assert await asyncio.to_thread(up.finish, signal.SIGINT) == 0
         assert gone(up) == {}
+
+
+def test_the_printed_commands_show_packets_with_the_stock_tools(up: Up, tmp_path: Path) -> None:
+    """As a user would: the viewer's lines pasted into a shell, while a file is imported."""
+    need("nats", "tshark")
+    script = tmp_path / "bin" / "wirepool"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m wire.cli "$@"\n')
+    script.chmod(0o755)
+    up.environment["PATH"] = f"{script.parent}:{os.environ['PATH']}"
+    up.start()
+    up.wait_until_up()
+    file = tmp_path / "one.pcap"
+    write_pcap(file, 7)
+    assert up.command("import", str(file), "--as", "recorded").returncode == 0
+    granted = up.command("viewer", "anna", "--agents", "recorded")
+    lines = [line for line in granted.stdout.splitlines() if line.startswith("nats ")]
+    translated, piped = lines[0], lines[1]
+    # --count ends the subscription after the batch and the session's closing batch.
+    for line in (translated, piped):
+        shell = subprocess.Popen(
+            ["/bin/sh", "-c", line.replace(" sub ", " sub --count 2 ")],
+            env=up.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        up.wait_for(lambda: up.pid_of("nats --context wirepool-anna sub") is not None)
+        time.sleep(1)  # the stock tool says nowhere that it is subscribed when its output is raw
+        assert up.command("import", str(file), "--as", "recorded").returncode == 0
+        output, errors = shell.communicate(timeout=60)
+        assert "recorded" in output or output.count("\n") >= 7, (line, output, errors)
+        if line is piped:
+            assert output.count("\n") == 7, (output, errors)
