@@ -43,7 +43,8 @@ MAX_FETCH = 48
 """Messages per transaction; × 1 MiB bounds what one lane holds in memory."""
 FETCH_WAIT_S = 1.0
 MAX_ACK_PENDING = 512
-ACK_WAIT_S = 30.0
+ACK_WAIT_S = 10.0
+"""A round takes a fraction of a second; what a killed hub had in hand comes again after this."""
 MAX_DELIVERIES = 3
 NAK_DELAY_S = 1.0
 RETRY_S = 2.0
@@ -160,10 +161,7 @@ class Ledger:
         if self._created.get(stream, created) != created:
             self._positions.pop(stream, None)
         self._created[stream] = created
-        try:
-            await jetstream.consumer_info(stream, durable)
-        except nats.js.errors.NotFoundError:
-            await jetstream.add_consumer(stream, config)
+        await jetstream.add_consumer(stream, config)  # makes it, or brings an older one up to date
         return await jetstream.pull_subscribe_bind(
             durable, stream, pending_msgs_limit=4 * MAX_FETCH, pending_bytes_limit=256 << 20
         )
