@@ -28,6 +28,8 @@ ENOUGH_ROOM_BYTES = 32 << 20
 def check_address(text: str) -> str:
     """An IP address to listen on. Raises StateError."""
     try:
+        if "%" in text:  # a zone: browsers and certificates know none
+            raise ValueError
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:
         raise StateError(f"--bind {text}: want an IP address of this host, or 0.0.0.0 for all") from None

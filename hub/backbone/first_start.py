@@ -11,11 +11,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hub.backbone import accounts, pki
-from hub.backbone.state import StateDir, StateError, write_private
+from hub.backbone.state import Settings, StateDir, StateError, write_private
 from wire.keys import SigningKey
 
 MEBIBYTE = 1 << 20
@@ -53,11 +54,17 @@ def prepare(
     _ensure_keys(state)
     moment = datetime.fromtimestamp(now_s, UTC)
     pki.ensure_ca(state, moment)
-    pki.ensure_server_certificate(state, pki.host_names(more_names), moment)
+    pki.ensure_server_certificate(state, certificate_names(replace(settings, names=more_names)), moment)
     _ensure_accounts(state, budget, now_s, changed=budget != settings.budget_bytes)
     renew_own_credentials(state, now_s)
     state.change_settings(budget_bytes=budget, names=more_names)
     return first
+
+
+def certificate_names(settings: Settings) -> list[str]:
+    """What the server certificate must cover: this host's own names and addresses, those given, and where we listen."""
+    listening = [bind for bind in (settings.nats_bind, settings.page_bind) if bind not in ("0.0.0.0", "::")]  # noqa: S104
+    return pki.host_names([*settings.names, *listening])
 
 
 def _remove_leftovers(state: StateDir) -> None:

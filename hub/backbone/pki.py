@@ -7,12 +7,11 @@ Ed25519 in certificates.
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
+import itertools
 import re
 import socket
 import ssl
-import struct
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +29,8 @@ SERVER_RENEWAL_DAYS = 60
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a client's clock may be behind ours on the day a certificate is made."""
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\Z")
-SIOCGIFADDR = 0x8915  # linux/sockios.h
+MAX_ADDRESSES = 100
+"""A host with more (containers) names those that matter itself."""
 
 
 class PkiError(StateError):
@@ -61,15 +61,15 @@ def host_names(extra: Iterable[str] = ()) -> list[str]:
 
 
 def _interface_addresses() -> set[str]:
+    """Every address of every interface. IPv4 from the kernel's routing trie, which also has the secondary ones."""
     addresses: set[str] = set()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, interface in socket.if_nameindex():
-            request = struct.pack("256s", interface.encode()[:15])
-            try:
-                answer = fcntl.ioctl(probe, SIOCGIFADDR, request)
-            except OSError:  # an interface without an IPv4 address
-                continue
-            addresses.add(socket.inet_ntoa(answer[20:24]))
+    try:
+        trie = Path("/proc/net/fib_trie").read_text().splitlines()
+    except OSError:
+        trie = []
+    for above, line in itertools.pairwise(trie):
+        if line.strip() == "/32 host LOCAL":  # net/ipv4/fib_trie.c, fib_trie_seq_show
+            addresses.add(above.split()[-1])
     try:
         lines = Path("/proc/net/if_inet6").read_text().splitlines()
     except OSError:
@@ -78,7 +78,7 @@ def _interface_addresses() -> set[str]:
         address = ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))
         if not address.is_link_local:  # useless without a zone, and browsers don't take one
             addresses.add(str(address))
-    return addresses
+    return set(sorted(addresses)[:MAX_ADDRESSES])
 
 
 def ensure_ca(state: StateDir, now: datetime) -> None:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from hub.backbone import accounts, pki
-from hub.backbone.first_start import account_public, issuer_seed, renew_credentials, renew_own_credentials
+from hub.backbone.first_start import (
+    account_public,
+    certificate_names,
+    issuer_seed,
+    renew_credentials,
+    renew_own_credentials,
+)
 from hub.backbone.state import StateDir, StateError
 
 log = logging.getLogger(__name__)
@@ -42,12 +48,12 @@ def renew_if_due(state: StateDir, now_s: int | None = None) -> Renewed:
     settings = state.settings()
     if settings.external_url is not None:
         certificate = pki.ensure_server_certificate(
-            state, pki.host_names(settings.names), datetime.fromtimestamp(now_s, UTC)
+            state, certificate_names(settings), datetime.fromtimestamp(now_s, UTC)
         )
         return Renewed(certificate=certificate)
     return Renewed(
         certificate=pki.ensure_server_certificate(
-            state, pki.host_names(settings.names), datetime.fromtimestamp(now_s, UTC)
+            state, certificate_names(settings), datetime.fromtimestamp(now_s, UTC)
         ),
         credentials=renew_own_credentials(state, now_s),
         viewers=_renew_viewers(state, now_s),

@@ -21,10 +21,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hub import auth, own_agent, stack
-from hub.backbone import nats_server, pki
+from hub.backbone import first_start, nats_server, pki
 from hub.backbone.accounts import JwtError
 from hub.backbone.state import Settings, StateDir, StateError
 from hub.commands import init
@@ -109,7 +110,9 @@ def settle_addresses(state: StateDir, args: argparse.Namespace) -> Settings:
                 f"NATS server: enrolled hosts ({', '.join(elsewhere[:5])}) look for port {settings.nats_port}: "
                 "enrol them again to tell them the new one"
             )
-    return state.change_settings(**changes)
+    settings = state.change_settings(**changes)
+    pki.ensure_server_certificate(state, first_start.certificate_names(settings), datetime.now(UTC))
+    return settings
 
 
 def hosts_elsewhere(state: StateDir) -> list[str]:

@@ -209,6 +209,25 @@ def test_ctrl_c_during_the_start_stops_cleanly_and_does_not_lose_the_password(up
     assert "one-time password" in up.output()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.5", "::1", "0.0.0.0"])
+def test_other_addresses_to_listen_on(up: Up, address: str) -> None:
+    """The certificate covers them, and the agent here is told where to go."""
+    up.start("--bind", address)
+    up.wait_until_up()
+    shown = re.findall(r"https://(\S+):\d+", up.output())
+    if address == "0.0.0.0":
+        assert "localhost" in shown
+        assert len(shown) >= 1
+    else:
+        assert shown[0].strip("[]") == address
+    assert up.state.settings().page_bind == address
+    assert up.finish(signal.SIGINT) == 0
+    # Remembered.
+    up.start(ports=False)
+    up.wait_until_up()
+    assert re.findall(r"https://(\S+):\d+", up.output()) == shown
+
+
 def test_second_ctrl_c_kills(up: Up) -> None:
     up.start()
     up.wait_until_up()
