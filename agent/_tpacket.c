@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "_cbpf.h"
+#include "_own_traffic.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the columns are little endian: this kernel needs byte swapping on a big-endian host"
@@ -32,7 +33,7 @@ enum {
     FLAG_SWAP_INTERVAL = 1 << 9, FLAG_CHECKSUM_VALID = 1 << 10
 };
 enum { END_FULL, END_TIME, END_WOKEN, END_EPOCH, END_ERROR }; /* why read() returned */
-enum { EPOCHS = 16, OWN_ENTRY_BYTES = 20, TAG_AT = 12, TAG_BYTES = 4, NAP_NS = 20 * 1000 * 1000 };
+enum { EPOCHS = 16, TAG_AT = 12, TAG_BYTES = 4, NAP_NS = 20 * 1000 * 1000 };
 
 static inline uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
@@ -90,7 +91,8 @@ static int columns_from(Columns *c, PyObject *tuple, int writable) {
 #define COLUMN(c, name, type) ((type *)(c)->name.buf)
 
 /* memcpy because a caller's buffer may start at any address. */
-static inline void put_numbers(Columns *c, uint64_t timestamp_ns, uint32_t captured, uint32_t original, uint16_t flags) {
+static inline void put_numbers(Columns *c, uint64_t timestamp_ns, uint32_t captured, uint32_t original,
+                               uint16_t flags) {
     Py_ssize_t n = c->packets++;
     if (captured < original) flags |= FLAG_TRUNCATED;
     memcpy((uint8_t *)c->timestamp_ns.buf + 8 * n, &timestamp_ns, 8);
@@ -102,45 +104,6 @@ static inline void put_numbers(Columns *c, uint64_t timestamp_ns, uint32_t captu
 
 static inline int is_full(const Columns *c, uint32_t next_bytes) {
     return c->packets == c->capacity || (c->packets && (Py_ssize_t)next_bytes > c->data.len - c->bytes);
-}
-
-/* ---------------------------------------------------------------- own traffic */
-
-/* Is this TCP or UDP between somebody and one of `entries` (version 4 or 6, 0, port, 16 bytes of address)? Looks behind
- * one VLAN tag that is still in the frame. Later fragments and IPv6 extension headers carry no ports here: not matched. */
-static int is_own(const uint8_t *frame, uint32_t bytes, int ethernet, const uint8_t *entries, Py_ssize_t count) {
-    uint32_t at = 0, transport, address_bytes;
-    if (ethernet) {
-        if (bytes < 14) return 0;
-        uint32_t type = be16(frame + 12);
-        at = 14;
-        if (type == 0x8100 || type == 0x88a8) {
-            if (bytes < 18) return 0;
-            type = be16(frame + 16);
-            at = 18;
-        }
-        if (type != 0x0800 && type != 0x86dd) return 0;
-    }
-    if (bytes < at + 20) return 0;
-    const uint8_t *ip = frame + at, *source;
-    uint8_t version = ip[0] >> 4, protocol;
-    if (version == 4) {
-        if (be16(ip + 6) & 0x1fff) return 0;
-        protocol = ip[9], source = ip + 12, address_bytes = 4, transport = at + 4u * (ip[0] & 15);
-        if (transport < at + 20) return 0;
-    } else if (version == 6) {
-        protocol = ip[6], source = ip + 8, address_bytes = 16, transport = at + 40;
-    } else {
-        return 0;
-    }
-    if ((protocol != 6 && protocol != 17) || bytes < transport + 4) return 0;
-    const uint8_t *ports = frame + transport;
-    for (; count > 0; count--, entries += OWN_ENTRY_BYTES) {
-        if (entries[0] != version) continue;
-        if (!memcmp(ports, entries + 2, 2) && !memcmp(source, entries + 4, address_bytes)) return 1;
-        if (!memcmp(ports + 2, entries + 2, 2) && !memcmp(source + address_bytes, entries + 4, address_bytes)) return 1;
-    }
-    return 0;
 }
 
 /* ---------------------------------------------------------------- recorded packets */
@@ -239,7 +202,7 @@ done:
 /* ---------------------------------------------------------------- the ring */
 
 typedef struct {
-    uint64_t start_ns, end_ns; /* the interval of the swap that began this epoch; end UINT64_MAX while it is under way */
+    uint64_t start_ns, end_ns; /* of the swap that began this epoch; end UINT64_MAX while it is under way */
     uint32_t snaplen, number;  /* number: the caller's name of the epoch */
 } Epoch;
 
@@ -305,7 +268,8 @@ static int copy_block(Ring *r, Reading *c, const uint8_t *block) {
         if (!tag) {
             memcpy(to, frame, keep);
         } else {
-            uint32_t tpid = h.tp_status & TP_STATUS_VLAN_TPID_VALID ? h.hv1.tp_vlan_tpid : 0x8100, tci = h.hv1.tp_vlan_tci;
+            uint32_t tpid = h.tp_status & TP_STATUS_VLAN_TPID_VALID ? h.hv1.tp_vlan_tpid : 0x8100;
+            uint32_t tci = h.hv1.tp_vlan_tci;
             uint8_t bytes[TAG_BYTES] = {tpid >> 8, tpid & 0xff, tci >> 8 & 0xff, tci & 0xff};
             memcpy(to, frame, least(keep, TAG_AT));
             if (keep > TAG_AT) memcpy(to + TAG_AT, bytes, least(keep - TAG_AT, TAG_BYTES));
@@ -396,7 +360,7 @@ static PyObject *ring_read(PyObject *self, PyObject *args) {
     Reading c = {.own = own.buf, .own_entries = own.len / OWN_ENTRY_BYTES};
     PyObject *result = NULL;
     if (r->reading || !r->map.obj) {
-        PyErr_SetString(PyExc_RuntimeError, r->reading ? "another thread is reading this ring" : "the ring is released");
+        PyErr_SetString(PyExc_RuntimeError, r->reading ? "another thread reads this ring" : "the ring is released");
     } else if (columns_from(&c.out, target, 1) == 0) {
         int end;
         r->reading = 1;
@@ -461,7 +425,8 @@ static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     PyObject *mapping;
     unsigned int block_bytes, snaplen, epoch;
     int ethernet;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OIIpI", names, &mapping, &block_bytes, &snaplen, &ethernet, &epoch))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OIIpI", names, &mapping, &block_bytes, &snaplen, &ethernet,
+                                     &epoch))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Ring *r = (Ring *)allocate(type, 0);

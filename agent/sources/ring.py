@@ -88,8 +88,9 @@ class RingSource:
         self._paused = False
         self._closed = False
         self._fatal: SourceError | None = None
-        # `_reading` is held for a whole read, `_control` for moments; who takes both takes `_reading` first.
+        # `_reading` is held for a whole read, `_changing` for a filter change; `_control` for moments, after those.
         self._reading = threading.Lock()
+        self._changing = threading.Lock()
         self._control = threading.Lock()
         self._counted_s = self._looked_s = time.monotonic()
         self._socket = self._open()
@@ -148,22 +149,28 @@ class RingSource:
     def apply(self, filter_text: str, snaplen: int) -> tuple[int, int]:
         """See `PacketSource.apply`. Takes SWAP_DELAY_S. While paused the new filter waits for `resume`."""
         program = self._compile(filter_text, snaplen)
-        with self._control:
-            self._check_open()
-            ring = self._socket.ring
-            start_ns = time.time_ns()
-            ring.swap(start_ns, snaplen, self.epoch + 1)
-            try:
-                if not self._paused:
-                    time.sleep(SWAP_DELAY_S)
-                    self._socket.attach(program)
-            except OSError as error:
-                ring.swap(time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
-                ring.swapped(time.time_ns())
-                raise _refused(error) from None
-            end_ns = time.time_ns()
-            ring.swapped(end_ns)
-            self._program, self.snaplen, self.epoch = program, snaplen, self.epoch + 1
+        with self._changing:
+            with self._control:
+                self._check_open()
+                start_ns, ring = time.time_ns(), self._socket.ring
+                ring.swap(start_ns, snaplen, self.epoch + 1)
+            if not self._paused:
+                time.sleep(SWAP_DELAY_S)
+            with self._control:
+                self._check_open()
+                if self._socket.ring is not ring:  # the interface came back meanwhile
+                    ring = self._socket.ring
+                    ring.swap(time.time_ns(), snaplen, self.epoch + 1)
+                try:
+                    if not self._paused:
+                        self._socket.attach(program)
+                except OSError as error:
+                    ring.swap(time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
+                    ring.swapped(time.time_ns())
+                    raise _refused(error) from None
+                end_ns = time.time_ns()
+                ring.swapped(end_ns)
+                self._program, self.snaplen, self.epoch = program, snaplen, self.epoch + 1
         self.wake()
         return start_ns, end_ns
 
