@@ -1,0 +1,1 @@
+"""Templates and static files of the page; htmx is vendored with its version and licence."""
