@@ -214,7 +214,7 @@ class Supervisor:
                 stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, **child.environment},
                 process_group=0,
-                preexec_fn=_tied_to(os.getpid()),
+                preexec_fn=tied_to(os.getpid()),
             )
         except OSError as error:
             return f"can't be started: {error}"
@@ -278,7 +278,8 @@ class Supervisor:
             self._echo(running.child.name, text)
 
 
-def _tied_to(parent: int) -> Callable[[], None]:
+def tied_to(parent: int) -> Callable[[], None]:
+    """For preexec_fn: the kernel kills the child when parent (the process that starts it) dies."""
     # Looked up before the fork: the child must not import or allocate much between fork and exec.
     prctl, getppid, leave = _libc.prctl, os.getppid, os._exit
 

@@ -29,6 +29,7 @@ from hub.backbone import nats_server, pki
 from hub.backbone.state import FILE_MODE, StateDir, StateError, write_private
 from hub.registry import Registry
 from hub.sessions import SessionControl
+from hub.supervisor import tied_to
 from hub.terminal import add_state, complain, opened_state, with_clear_errors
 from wire.names import check_agent_id, check_session_id
 from wire.session import MAX_SNAPLEN, Replay
@@ -144,12 +145,15 @@ def _feed(state: StateDir, args: argparse.Namespace, file: Path, session: str) -
     argv += ["--filter", args.filter, "--snaplen", str(args.snaplen)]
     if args.pace or args.rate:
         argv += ["--rate", "pace" if args.pace else str(args.rate)]
-    process = subprocess.Popen(argv, env={**os.environ, **own_agent.MODULES})
+    # In a process group of its own, so that a Ctrl-C reaches it once, by us: the first lets it deliver what it has
+    # read, a second one ends it at once.
+    process = subprocess.Popen(
+        argv, env={**os.environ, **own_agent.MODULES}, process_group=0, preexec_fn=tied_to(os.getpid())
+    )
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # The terminal has told the agent as well: it delivers what it has read and says how far it came.
             process.send_signal(signal.SIGTERM)
 
 

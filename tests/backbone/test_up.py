@@ -209,6 +209,7 @@ def test_ctrl_c_during_the_start_stops_cleanly_and_does_not_lose_the_password(up
     assert "one-time password" in up.output()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.5", "::1", "0.0.0.0"])
 def test_other_addresses_to_listen_on(up: Up, address: str) -> None:
     """The certificate covers them, and the agent here is told where to go."""
@@ -228,6 +229,7 @@ def test_other_addresses_to_listen_on(up: Up, address: str) -> None:
     assert re.findall(r"https://(\S+):\d+", up.output()) == shown
 
 
+@pytest.mark.slow
 def test_second_ctrl_c_kills(up: Up) -> None:
     up.start()
     up.wait_until_up()
@@ -248,6 +250,7 @@ def test_second_ctrl_c_kills(up: Up) -> None:
     assert gone(up) == {}
 
 
+@pytest.mark.slow
 def test_without_the_right_to_capture_the_rest_works_and_it_says_how_to(up: Up) -> None:
     need("root", "setpriv")
     up.start(through=("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"))
@@ -269,6 +272,7 @@ def test_a_taken_port_is_an_error_when_it_was_asked_for(up: Up) -> None:
     assert gone(up) == {}
 
 
+@pytest.mark.slow
 def test_a_taken_default_port_is_replaced_and_said(up: Up) -> None:
     up.start()
     up.wait_until_up()
@@ -354,6 +358,7 @@ def test_import_and_viewer_beside_a_running_up(up: Up, tmp_path: Path) -> None:
     assert not up.state.viewer_credentials("anna").exists()
 
 
+@pytest.mark.slow
 async def test_an_existing_server_by_url_and_credentials(up: Up, tmp_path: Path) -> None:
     """Somebody else's server (here: a second one of ours): the streams, agents and imports work there."""
     directory = tmp_path / "theirs"
@@ -393,6 +398,7 @@ async def test_an_existing_server_by_url_and_credentials(up: Up, tmp_path: Path)
         assert gone(up) == {}
 
 
+@pytest.mark.slow
 def test_the_printed_commands_show_packets_with_the_stock_tools(up: Up, tmp_path: Path) -> None:
     """As a user would: the viewer's lines pasted into a shell, while a file is imported."""
     need("nats", "tshark")
@@ -425,3 +431,41 @@ def test_the_printed_commands_show_packets_with_the_stock_tools(up: Up, tmp_path
         assert "recorded" in output or output.count("\n") >= 7, (line, output, errors)
         if line is piped:
             assert output.count("\n") == 7, (output, errors)
+
+
+@pytest.mark.slow
+def test_an_interrupted_import_goes_on_where_it_was(up: Up, tmp_path: Path) -> None:
+    up.start()
+    up.wait_until_up()
+    file = tmp_path / "many.pcap"
+    write_pcap(file, 211)
+    log = tmp_path / "import.log"
+    with log.open("wb") as output:
+        importing = subprocess.Popen(
+            [*HUB, "import", str(file), "--as", "slow", "--rate", "100", "--state", str(up.state.root)],
+            env=up.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            up.wait_for(lambda: ": running" in log.read_text())
+            time.sleep(0.3)
+            importing.send_signal(signal.SIGINT)
+            assert importing.wait(30) == 1
+        finally:
+            importing.kill()
+            importing.wait()
+    first = log.read_text()
+    assert "second signal" not in first
+    session = re.search(r"--session ([a-z2-7]{26})", first)
+    assert session is not None, first
+    done = up.command("import", str(file), "--as", "slow", "--session", session[1])
+    assert done.returncode == 0, done.stderr
+    taken = [
+        int(n)
+        for text in (first, done.stdout + done.stderr)
+        for n in re.findall(r"acknowledged\s+(\d+)", text)
+    ]
+    assert len(taken) == 2, (first, done.stdout, done.stderr)
+    assert 0 < taken[0] < 211
+    assert sum(taken) == 211
