@@ -178,7 +178,7 @@ class Agent:
                         self._reporter.run_reports(),
                         self._reporter.run_heartbeats(),
                         self._watch_clock(),
-                        self._watch_addresses(),
+                        self._watch_link(),
                     )
                 ]
                 await self._resolve_addresses()
@@ -253,12 +253,15 @@ class Agent:
             await asyncio.sleep(CLOCK_EVERY_S)
             self._clock_now = await read_clock()
 
-    async def _watch_addresses(self) -> None:
-        """The server's name may stand for another address, or a cluster may have grown."""
+    async def _watch_link(self) -> None:
+        """After each connection: orders may have changed meanwhile, and the hub wants to hear of us. The server's name
+        may stand for another address, or a cluster may have grown."""
         while True:
             try:
                 async with asyncio.timeout(ADDRESSES_EVERY_S):
-                    await self._link.changed()
+                    if await self._link.changed():
+                        self._desired.ask()
+                        self._reporter.note_connection()
             except TimeoutError:
                 pass
             await self._resolve_addresses()

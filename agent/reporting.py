@@ -6,6 +6,7 @@ Neither is kept when there is no connection: the next one says the same, only ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import platform
 import time
@@ -65,6 +66,7 @@ class Reporter:
         self._started_ns = time.time_ns()
         self._started_s = time.monotonic()
         self._changed = asyncio.Event()
+        self._beat_now = asyncio.Event()
         self._beats = 0
         self._rates: dict[str, tuple[float, int, int]] = {}
         self._last_counted: dict[str, tuple[float, int, int]] = {}
@@ -72,6 +74,11 @@ class Reporter:
     def note_change(self) -> None:
         """A report is due."""
         self._changed.set()
+
+    def note_connection(self) -> None:
+        """There is a connection again: say at once how things are."""
+        self._changed.set()
+        self._beat_now.set()
 
     # -- reports -----------------------------------------------------------------------------------------------
 
@@ -122,8 +129,11 @@ class Reporter:
         """Send heartbeats until cancelled."""
         while True:
             await self._link.wait_connected()
+            self._beat_now.clear()
             await self.send_heartbeat()
-            await asyncio.sleep(HEARTBEAT_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_EVERY_S):
+                    await self._beat_now.wait()
 
     async def send_heartbeat(self) -> None:
         """One heartbeat now; nothing when there is no connection."""

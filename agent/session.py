@@ -242,6 +242,8 @@ class CaptureSession:
         self.filter_revision, self._snaplen = spec.filter_revision, spec.snaplen
         self.link_type = source.link_type
         self._open_chain(from_file=source.clock_source == "file")
+        if source.clock_source == "file" and self._spool_lane is not None:
+            self._spool_lane.overflow = "drop_newest"  # and then it waits: see _ship
         self.books.open_source(source)
         self._source = source
         now_ns = time.time_ns()
@@ -343,7 +345,7 @@ class CaptureSession:
             return "stopped" + (f" by {wanted.requested_by}" if wanted.requested_by else "")
         if wanted is not self.spec:
             lane = self._spool_lane
-            if lane is not None:
+            if lane is not None and source.clock_source != "file":
                 lane.overflow = wanted.overflow
             if wanted.exclude_own_traffic != self.spec.exclude_own_traffic:
                 source.leave_out(self._own_traffic())
@@ -406,16 +408,28 @@ class CaptureSession:
             raise SourceError(f"the source gave an impossible batch: {error}") from None
         assert self._chain is not None
         assert self._spool_lane is not None
+        admission = self._admit(packed, origin)
+        if admission is not Admission.ACCEPTED and source.clock_source == "file":
+            while admission is not Admission.ACCEPTED:  # a file can wait: nothing of it is dropped
+                if self._leaving or self._wanted.state == "stopped":
+                    return ""
+                self._around.spool.wait_for_room(0.5)
+                admission = self._admit(packed, origin)
         self._memory.packets += packed.packets
         self._memory.captured_bytes += packed.captured_bytes
-        if self._chain.turned_away.packets and not self._declare_turned_away(origin):
-            return self._turn_away(packed, Admission.DROP_NEWEST)
-        admission = self._around.spool.admit(self._spool_lane, packed.size)
         if admission is not Admission.ACCEPTED:
             return self._turn_away(packed, admission)
         record, message = self._chain.seal_packets(packed, self._books(entering=packed.packets))
         self._spool(record, message, packed.size)
         return ""
+
+    def _admit(self, packed: Packed, origin: Origin) -> Admission:
+        """Room for this batch, and before it for the link that declares what was turned away."""
+        assert self._chain is not None
+        assert self._spool_lane is not None
+        if self._chain.turned_away.packets and not self._declare_turned_away(origin):
+            return Admission.DROP_NEWEST
+        return self._around.spool.admit(self._spool_lane, packed.size)
 
     def _turn_away(self, packed: Packed, admission: Admission) -> str:
         assert self._chain is not None

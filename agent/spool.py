@@ -73,6 +73,7 @@ class Spool:
         self._reserved = 0
         self._appended_bytes = 0  # since the thread was last woken for their number
         self._work = threading.Condition(self.lock)
+        self._room = threading.Condition(self.lock)
         self._upkeep_due_s: float | None = None
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -131,6 +132,11 @@ class Spool:
                         return Admission.DROP_NEWEST
             self._reserved += size
             return Admission.ACCEPTED
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Return when something was acknowledged, or after this time: then it is worth another `admit`."""
+        with self._room:
+            self._room.wait(timeout_s)
 
     def give_back(self, size: int) -> None:
         """Undo an `admit` whose batch did not come to be."""
@@ -201,6 +207,7 @@ class Spool:
         with self.lock:
             record = lane.acknowledge(first_sequence)
             self._forget_finished()
+            self._room.notify_all()
             return record
 
     # -- figures ---------------------------------------------------------------------------------------------------

@@ -297,6 +297,49 @@ async def test_limits_end_a_session(lab: Lab, limit: dict[str, Any], reason: str
     assert lab.home.stop() == 0
 
 
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "stop"])
+async def test_a_full_spool_and_books_that_add_up(lab: Lab, overflow: Any) -> None:
+    """The server is away until the spool is full; afterwards every packet is in exactly one column."""
+    one = spec(overflow=overflow)
+    await lab.home.declare(lab.hub, 1, one)
+    config = lab.home.directory / "agent.yaml"
+    config.write_text("spool: {max_bytes: 1 MiB}\nbatch: {compression: none, linger_ms: 20}\n")
+    lab.home.start("run", "--config", str(config))
+    await lab.state(one.id, "running")
+    assert lab.home.bus.process is not None
+    lab.home.bus.kill()
+    sent = 0
+    for _ in range(30):
+        lab.send(100, size=1200)
+        sent += 100
+        await asyncio.sleep(0.02)
+    lab.reports.clear()
+    await lab.home.bus.start()
+    if overflow != "stop":
+        await until(lambda: lab.session(one.id) is not None, 20)
+        await lab.home.declare(lab.hub, 2, dataclasses.replace(one, state="stopped"))
+        await tell_changed(lab)
+    report = await lab.state(one.id, "stopped", timeout_s=20)
+    await until(lambda: lab.books(one.id).pending == 0 and lab.books(one.id).acknowledged > 0, 20)
+    books = lab.books(one.id)
+    assert books.balanced()
+    if overflow == "stop":
+        assert "spool is full" in report.reason
+        assert books.received <= sent
+    else:
+        assert books.received == sent
+    assert books.dropped_ring == 0
+    dropped = books.dropped_oldest if overflow == "drop_oldest" else books.dropped_newest
+    assert dropped > 0
+    assert books.dropped_oldest + books.dropped_newest == dropped
+    assert await lab.packets(one.id) == books.acknowledged == books.received - dropped
+    (verdict,) = await lab.verdicts(one.id)
+    assert verdict.verdict is Verdict.DECLARED_DROP
+    assert (verdict.packets, verdict.dropped_packets) == (books.acknowledged, dropped)
+    assert lab.home.stop() == 0
+    assert list((lab.home.directory / "spool").iterdir()) == []
+
+
 async def test_own_traffic_is_left_out_and_counted(lab: Lab) -> None:
     everything = dataclasses.replace(spec(), interface="lo", filter="")
     await lab.home.declare(lab.hub, 1, everything)

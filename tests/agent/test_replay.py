@@ -6,7 +6,7 @@ import asyncio
 import os
 import struct
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,8 +49,11 @@ async def bus(tmp_path: Path) -> AsyncIterator[Backbone]:
 
 
 @pytest.fixture
-def home(bus: Backbone, tmp_path: Path) -> Home:
-    return Home.new(bus, tmp_path / "web1")
+def home(bus: Backbone, tmp_path: Path) -> Iterator[Home]:
+    made = Home.new(bus, tmp_path / "web1")
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.kill()
 
 
 async def finished(home: Home, timeout_s: float = 60) -> int:
@@ -139,3 +142,19 @@ async def test_without_a_server_it_waits_and_one_agent_holds_the_directory(
     await bus.start()
     assert await finished(home) == 0
     assert numbers(await home.stored(await bus.connect_hub())) == list(range(5000))
+
+
+async def test_a_file_larger_than_the_spool_waits_for_room(bus: Backbone, home: Home, tmp_path: Path) -> None:
+    file, config = tmp_path / "in.pcap", tmp_path / "agent.yaml"
+    write_pcap(file, 30_011)
+    config.write_text("spool: {max_bytes: 1 MiB}\nbatch: {compression: none}\n")
+    bus.kill()
+    home.start("replay", str(file), "--session", SESSION, "--config", str(config))
+    await until(
+        lambda: sum(p.stat().st_size for p in (home.directory / "spool").rglob("*.seg")) > 500_000, 15
+    )
+    await bus.start()
+    assert await finished(home) == 0, home.log()
+    assert numbers(await home.stored(await bus.connect_hub())) == list(range(30_011))
+    assert "the books balance" in home.log()
+    assert "dropped" not in home.log()
