@@ -103,6 +103,7 @@ class Declarer:
         for agent in self._registry.agents.all():
             if not agent.enabled:
                 continue
+            await asyncio.sleep(0)  # thousands of agents must not hold the event loop
             agent = self._renewed(agent)
             digest = hashlib.sha256(dumps_map(self._desired(agent, 0).to_map())).digest()
             row = self._registry.connection.execute(

@@ -64,6 +64,8 @@ class Keeper:
         self._low_water = low_water
         self.status: dict[str, ArchiveStatus] = {}
         self._trouble = ""
+        self._empty: set[str] = set()
+        """Ended sessions of which nothing is left."""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -108,12 +110,15 @@ class Keeper:
         """Purge confirmed messages that are older or more than their session asked to keep; returns the messages."""
         freed = 0
         floors = {stream: (await self.floor(stream))[0] for stream in LANES}
-        for session, agent, retention_s, retention_bytes in self._sessions_with_retention():
+        asked = await asyncio.to_thread(self._sessions_with_retention)
+        for session, agent, retention_s, retention_bytes, ended in asked:
+            empty = ended
             for lane, stream in STREAM_OF.items():
                 subject = batch_subject(agent, session, lane)
                 if retention_s is not None:
                     oldest = datetime.fromtimestamp(max(0, now_ns / 1e9 - retention_s), UTC)
                     found = await first_at(self._bus, stream, subject, oldest.isoformat())
+                    empty = empty and found is None
                     below = floors[stream] + 1 if found is None else min(found, floors[stream] + 1)
                     freed += await self._purge(stream, subject, below, f"kept for {retention_s} s")
                 if retention_bytes is not None:
@@ -254,10 +259,13 @@ class Keeper:
         ).fetchone()
         return None if stored <= keep_bytes or row["sequence"] is None else int(row["sequence"])
 
-    def _sessions_with_retention(self) -> list[tuple[str, str, int | None, int | None]]:
-        found = []
+    def _sessions_with_retention(self) -> list[tuple[str, str, int | None, int | None, bool]]:
+        found: list[tuple[str, str, int | None, int | None, bool]] = []
         for record in self._registry.sessions.all(limit=100_000):
             spec = record.spec
+            if record.id in self._empty:
+                continue
             if spec is not None and (spec.retention_s is not None or spec.retention_bytes is not None):
-                found.append((record.id, record.agent, spec.retention_s, spec.retention_bytes))
+                ended = record.ended_ns is not None
+                found.append((record.id, record.agent, spec.retention_s, spec.retention_bytes, ended))
         return found

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import nats.errors
@@ -71,6 +71,10 @@ class Incoming:
 
 
 Verdict = Literal["ack", "retry", "term"]
+
+
+class _UnknownAgent(Exception):
+    """No such agent in the registry (yet)."""
 
 
 @dataclass(slots=True)
@@ -253,8 +257,25 @@ class Ledger:
 
     def _book_all(self, incoming: list[Incoming]) -> tuple[list[Verdict], list[tuple[str, int]]]:
         booked: list[tuple[str, int]] = []
+        verified = [self._verify(one) for one in incoming]
+        before = replace(self.counts)
+        try:
+            verdicts = self._write_all(incoming, verified, booked)
+        except BaseException:
+            self.counts = before  # what was rolled back didn't happen
+            raise
+        return verdicts, booked
+
+    def _write_all(
+        self,
+        incoming: list[Incoming],
+        verified: list[OpenBatch | WireError | _UnknownAgent],
+        booked: list[tuple[str, int]],
+    ) -> list[Verdict]:
         with self._registry.transaction() as db:
-            verdicts = [self._book_one(one, booked) for one in incoming]
+            verdicts = [
+                self._book_one(one, batch, booked) for one, batch in zip(incoming, verified, strict=True)
+            ]
             self._chains.write(time.time_ns())
             db.executemany(
                 """INSERT INTO positions VALUES(?, ?, ?) ON CONFLICT(stream) DO UPDATE
@@ -264,21 +285,34 @@ class Ledger:
                     for stream in {one.stream for one in incoming}
                 ],
             )
-        return verdicts, booked
+        return verdicts
 
-    def _book_one(self, one: Incoming, booked: list[tuple[str, int]]) -> Verdict:
-        redelivery = one.sequence <= self._position(one.stream)
-        self._positions[one.stream] = max(self._position(one.stream), one.sequence)
+    def _verify(self, one: Incoming) -> OpenBatch | WireError | _UnknownAgent:
+        """Everything that needs no database lock: the expensive part."""
         try:
             agent, session, lane = parse_batch_subject(one.subject)
-            batch = self._verified(agent, one.data)
+            batch = self._opened(agent, one.data)
             header = batch.header
             if (header.agent, header.session, header.lane) != (agent, session, lane):
                 raise WireError(
                     f"signed as {header.agent}/{header.session}/{header.lane}, which isn't what its subject says"
                 )
+        except (WireError, _UnknownAgent) as error:
+            return error
+        return batch
+
+    def _book_one(
+        self, one: Incoming, batch: OpenBatch | WireError | _UnknownAgent, booked: list[tuple[str, int]]
+    ) -> Verdict:
+        redelivery = one.sequence <= self._position(one.stream)
+        self._positions[one.stream] = max(self._position(one.stream), one.sequence)
+        try:
+            if not isinstance(batch, OpenBatch):
+                raise batch
+            header = batch.header
+            agent, session = header.agent, header.session
             self._check_session(agent, session, one.stored_ns)
-            chain = self._chains.get((agent, header.boot, session, lane.value), one.stored_ns)
+            chain = self._chains.get((agent, header.boot, session, header.lane.value), one.stored_ns)
             new = self._chains.add(chain, batch, len(one.data), one.stored_ns, redelivery=redelivery)
         except _UnknownAgent as error:
             if one.deliveries < MAX_DELIVERIES:  # it may be enrolling at this moment
@@ -311,7 +345,7 @@ class Ledger:
             position = self._positions[stream] = int(row["sequence"]) if row else 0
         return position
 
-    def _verified(self, agent: str, message: bytes) -> OpenBatch:
+    def _opened(self, agent: str, message: bytes) -> OpenBatch:
         known = self._keys.get(agent)
         if known is None:
             record = self._registry.agents.get(agent)
@@ -385,7 +419,3 @@ class Ledger:
                 row = db.execute("SELECT agent FROM sessions WHERE id = ?", (session,)).fetchone()
                 if row is not None and row["agent"] == agent:
                     save_books(db, session, agent, boot, books, "heartbeat", received_ns)
-
-
-class _UnknownAgent(Exception):
-    pass
