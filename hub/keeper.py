@@ -150,6 +150,13 @@ class Keeper:
                 )
         return freed
 
+    async def _anything_left(self, agent: str, session: str) -> bool:
+        for lane, stream in STREAM_OF.items():
+            subject = batch_subject(agent, session, lane)
+            if await first_at(self._bus, stream, subject, "1970-01-01T00:00:00Z") is not None:
+                return True
+        return False
+
     async def floor(self, stream: str) -> tuple[int, str]:
         """(sequence confirmed by every durable, the slowest durable). 0 without the ledger's own: nothing is sure."""
         client = await self._bus.client()
