@@ -108,9 +108,19 @@ class StateDir:
 
     @classmethod
     def from_option(cls, option: str | os.PathLike[str] | None = None) -> StateDir:
-        """The directory of --state, else of WIREPOOL_STATE, else var/ in the working directory's checkout."""
+        """The directory of --state, else of WIREPOOL_STATE, else var/ in the checkout.
+
+        Installed without a checkout: /var/lib/wirepool for root, else wirepool in XDG_STATE_HOME.
+        """
         chosen = option or os.environ.get("WIREPOOL_STATE")
-        return cls(Path(chosen) if chosen else Path(__file__).resolve().parents[2] / "var")
+        if chosen:
+            return cls(Path(chosen))
+        checkout = Path(__file__).resolve().parents[2]
+        if (checkout / "pyproject.toml").is_file():
+            return cls(checkout / "var")
+        if os.geteuid() == 0:
+            return cls(Path("/var/lib/wirepool"))
+        return cls(Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "wirepool")
 
     @property
     def settings_file(self) -> Path:

@@ -221,6 +221,18 @@ def test_too_small_a_budget_says_so(tmp_path: Path) -> None:
         first_start.prepare(StateDir(tmp_path / "state"), budget_bytes=MEBIBYTE)
 
 
+def test_which_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WIREPOOL_STATE", str(tmp_path / "env"))
+    assert StateDir.from_option(str(tmp_path / "option")).root == tmp_path / "option"
+    assert StateDir.from_option().root == tmp_path / "env"
+    monkeypatch.delenv("WIREPOOL_STATE")
+    assert StateDir.from_option().root == REPOSITORY / "var"
+    monkeypatch.setattr("hub.backbone.state.__file__", str(tmp_path / "site-packages/hub/backbone/state.py"))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    assert StateDir.from_option().root == tmp_path / "xdg" / "wirepool"
+
+
 def test_a_directory_is_held_by_one(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "state")
     state.make_directories()
