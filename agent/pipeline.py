@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent import resources
 from agent.batcher import seal_tombstone
 from agent.clock import read_clock
 from agent.control import ControlPoint
@@ -43,6 +42,8 @@ from wire.session import Desired, SessionSpec
 
 log = logging.getLogger(__name__)
 
+_SETTLE_S = 0.1
+"""After a stored batch or a change, before looking whether a session's books are final."""
 CLOCK_EVERY_S = 64.0
 ADDRESSES_EVERY_S = 300.0
 
@@ -109,7 +110,9 @@ class Agent:
             window=config.publish_window,
             timeout_s=config.publish_timeout_s,
             max_backoff_s=config.publish_max_backoff_s,
+            on_stored=lambda lane, record: self._look_for_settled(),
         )
+        self._settling: asyncio.TimerHandle | None = None
         self._around = Surroundings(
             agent=identity.name,
             boot=self.boot,
@@ -145,7 +148,17 @@ class Agent:
         """From any thread."""
         self._loop.call_soon_threadsafe(self._note_change)
 
+    def _look_for_settled(self) -> None:
+        """A session's last batch may have been stored, or its thread be about to end: look in a moment, once."""
+        if self._settling is None:
+            self._settling = self._loop.call_later(_SETTLE_S, self._settled)
+
+    def _settled(self) -> None:
+        self._settling = None
+        self._reporter.note_settled()
+
     def _note_change(self) -> None:
+        self._look_for_settled()
         self._reporter.note_change()
         self._sessions.note_change()
         if self._obey_hub:  # sessions that have ended and aren't listed any more can be forgotten now
@@ -160,7 +173,6 @@ class Agent:
             OSError: the spool can't be used at all.
         """
         self._handle_signals()
-        resources.keep_large_blocks()
         await self._recover()
         self._clock_now = await read_clock()
         log.info(

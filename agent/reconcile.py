@@ -1,7 +1,8 @@
 """Declared → running: the sessions of this agent, compared with what the hub wants, again and again.
 
-A session that the hub no longer lists is ended (its chain closed) and then forgotten.  One that failed is tried again
-while it is wanted; one whose filter was refused waits for another filter.
+A session that the hub no longer lists is ended (its chain closed) and then forgotten, but not before the hub has been
+sent its final books: the hub stops listing a session as soon as it is stopped, while its last batches may still be on
+their way.  One that failed is tried again while it is wanted; one whose filter was refused waits for another filter.
 """
 
 from __future__ import annotations
@@ -31,18 +32,20 @@ class Reconciler:
         self._directory = directory
         self._retry = asyncio.Event()
         self._leaving = False
+        self._unlisted: set[str] = set()
+        self._heard: set[str] = set()
+        """Sessions whose final books were in a heartbeat that was sent."""
 
     def apply(self, specs: Iterable[SessionSpec]) -> None:
         """Make these the declared sessions, all of them."""
         if self._leaving:
             return
         wanted = {spec.id: spec for spec in specs}
-        for name, session in list(self.sessions.items()):
-            if name not in wanted:
-                self._declare(session, replace(session.wanted, state="stopped"))
-                if session.ended and not session.alive:
-                    session.forget()
-                    del self.sessions[name]
+        self._unlisted = self.sessions.keys() - wanted.keys()
+        for name in self._unlisted:
+            session = self.sessions[name]
+            self._declare(session, replace(session.wanted, state="stopped"))
+        self._forget_heard()
         for name, spec in wanted.items():
             if name in self.sessions:
                 self._declare(self.sessions[name], spec)
@@ -50,6 +53,29 @@ class Reconciler:
                 self._begin(spec)
         self._forget_unlisted(wanted)
         self._retry.set()
+
+    def settled(self) -> set[str]:
+        """Sessions that have ended and wait for no acknowledgement: their books don't change any more."""
+        return {
+            name
+            for name, session in self.sessions.items()
+            if session.ended and not session.alive and session.read_books().pending == 0
+        }
+
+    @property
+    def unheard(self) -> bool:
+        """Whether final books wait for a heartbeat."""
+        return bool(self.settled() - self._heard)
+
+    def note_heard(self, names: set[str]) -> None:
+        """A heartbeat with the final books of these was sent."""
+        self._heard = (self._heard | names) & self.sessions.keys()
+        self._forget_heard()
+
+    def _forget_heard(self) -> None:
+        for name in self._unlisted & self._heard & self.sessions.keys():
+            self.sessions.pop(name).forget()
+            self._heard.discard(name)
 
     def _begin(self, spec: SessionSpec) -> None:
         try:

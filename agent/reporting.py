@@ -80,6 +80,11 @@ class Reporter:
         self._changed.set()
         self._beat_now.set()
 
+    def note_settled(self) -> None:
+        """Some session's books may be final now: send them at once, if so, for the hub to close its account."""
+        if self._sessions.unheard:
+            self._beat_now.set()
+
     # -- reports -----------------------------------------------------------------------------------------------
 
     async def run_reports(self) -> None:
@@ -138,10 +143,12 @@ class Reporter:
     async def send_heartbeat(self) -> None:
         """One heartbeat now; nothing when there is no connection."""
         self._beats += 1
+        settled = self._sessions.settled()
         body = self._heartbeat().to_map()
         body["alerts"] = self.alerts()
         body["earlier_boots"] = self._earlier_boots()
-        await self._send(heartbeat_subject(self._identity.name), Domain.HEARTBEAT, body)
+        if await self._send(heartbeat_subject(self._identity.name), Domain.HEARTBEAT, body):
+            self._sessions.note_heard(settled)
 
     def _heartbeat(self) -> Heartbeat:
         spool = self._spool
@@ -210,7 +217,7 @@ class Reporter:
                 "dropped_oldest": sum(lane.dropped_packets for lane in lanes),
             }
 
-    async def _send(self, subject: str, domain: Domain, body: dict[str, Any]) -> None:
+    async def _send(self, subject: str, domain: Domain, body: dict[str, Any]) -> bool:
         message = seal(
             domain,
             agent=self._identity.name,
@@ -222,6 +229,8 @@ class Reporter:
             await self._link.publish(subject, message)
         except LinkAway:
             log.debug("nothing sent on %s: no connection", subject)
+            return False
+        return True
 
 
 def _interfaces() -> tuple[InterfaceReport, ...]:
