@@ -16,6 +16,10 @@ from litestar.types import Receive, Scope, Send
 log = logging.getLogger("wirepool.hub.http")
 
 
+DOWNLOAD_GRACE_S = 2.0
+"""At shutdown a download has this long to finish; then it is cut (hub.server gives the whole 3 s)."""
+
+
 class _ClientGone(Exception):
     """Ends the TaskGroup of a stream whose client went away."""
 
@@ -34,11 +38,14 @@ class StreamedAnswer:
         media_type: str,
         headers: dict[str, str] | None = None,
         stopping: asyncio.Event | None = None,
+        grace_s: float = 0.0,
     ) -> None:
-        """`stopping`: when set, the stream ends at the next chance (event streams at shutdown)."""
+        """`stopping`: `grace_s` after it is set the stream is over. Without grace it ends properly (events); with one
+        it is cut, since a file that ended properly would pass for whole (downloads)."""
         self._chunks = chunks
         self._headers = {"content-type": media_type, "cache-control": "no-store", **(headers or {})}
         self._stopping = stopping
+        self._grace_s = grace_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
@@ -54,7 +61,11 @@ class StreamedAnswer:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     watch = tasks.create_task(_until_gone(receive))
-                    stop = tasks.create_task(_until_set(self._stopping)) if self._stopping else None
+                    stop = (
+                        tasks.create_task(_until_set(self._stopping, self._grace_s))
+                        if self._stopping
+                        else None
+                    )
                     async for chunk in chunks:
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     watch.cancel()
@@ -63,7 +74,7 @@ class StreamedAnswer:
             except* _ClientGone:
                 gone = True
             except* _Stopping:
-                pass
+                gone = self._grace_s > 0
             if gone:
                 return
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -79,8 +90,9 @@ async def _until_gone(receive: Receive) -> None:
     raise _ClientGone
 
 
-async def _until_set(event: asyncio.Event) -> None:
+async def _until_set(event: asyncio.Event, grace_s: float) -> None:
     await event.wait()
+    await asyncio.sleep(grace_s)
     raise _Stopping
 
 
@@ -100,7 +112,9 @@ def event_stream(chunks: AsyncGenerator[bytes, None], stopping: asyncio.Event) -
     )
 
 
-def download(chunks: AsyncIterator[bytes], *, file_name: str, media_type: str) -> StreamedAnswer:
+def download(
+    chunks: AsyncIterator[bytes], *, file_name: str, media_type: str, stopping: asyncio.Event
+) -> StreamedAnswer:
     """A file made while it is sent. `file_name` is our own ASCII text: letters, digits, dot, dash, underscore."""
     if not file_name.isascii() or not all(c.isalnum() or c in "._-" for c in file_name):
         raise ValueError(f"unsafe file name {file_name!r}")
@@ -108,6 +122,8 @@ def download(chunks: AsyncIterator[bytes], *, file_name: str, media_type: str) -
         _as_generator(chunks),
         media_type=media_type,
         headers={"content-disposition": f'attachment; filename="{file_name}"'},
+        stopping=stopping,
+        grace_s=DOWNLOAD_GRACE_S,
     )
 
 

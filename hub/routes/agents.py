@@ -1,6 +1,7 @@
 """The page Agents: who is there, live."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -18,7 +19,8 @@ AnyRequest = Request[Any, Any, Any]
 
 COALESCE_S = 0.3
 """Changes within this time make one update of the page."""
-KEEPALIVE_S = 10.0
+LOGIN_CHECK_S = 5.0
+"""A login that ended ends its event streams within this time."""
 MAX_WATCHED = 16
 """Sessions that one link to the live page joins."""
 
@@ -64,19 +66,22 @@ async def _agent_events(hub: Hub, session: WebSession) -> AsyncGenerator[bytes, 
         shown = {status.id for status in hub.presence.all()}
         yield b"retry: 2000\n\n" + _table(hub)
         iterator = aiter(changes)
+        check_s = time.monotonic() + LOGIN_CHECK_S
         while True:
+            changed: set[str] = set()
             try:
-                async with asyncio.timeout(KEEPALIVE_S):
+                async with asyncio.timeout(LOGIN_CHECK_S):
                     changed = set(await anext(iterator))
             except TimeoutError:
-                # Also notices a browser that is gone without a word, and a login that ended.
+                # A comment also finds out about a browser that is gone without a word.
                 iterator = aiter(changes)
-                if not hub.authentication.is_open(session):
-                    return
                 yield b": still here\n\n"
-                continue
             except StopAsyncIteration:
                 return
+            if time.monotonic() >= check_s:
+                check_s = time.monotonic() + LOGIN_CHECK_S
+                if not hub.authentication.is_open(session):
+                    return
             statuses = {status.id: status for status in hub.presence.all()}
             if set(statuses) != shown:
                 shown = set(statuses)

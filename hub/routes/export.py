@@ -26,7 +26,12 @@ async def export_pcapng(request: AnyRequest, session_id: FromPath[str]) -> ASGIA
     """All packets of the session, for Wireshark and its kin."""
     hub = hub_of(request)
     name = file_name(hub, session_id, "pcapng")
-    return download(hub.export.pcapng([session_id]), file_name=name, media_type="application/x-pcapng")
+    return download(
+        hub.export.pcapng([session_id]),
+        file_name=name,
+        media_type="application/x-pcapng",
+        stopping=hub.stopping,
+    )
 
 
 @get("/sessions/{session_id:str}/export.wpz")
@@ -34,7 +39,9 @@ async def export_wpz(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
     """The original messages with certificates and manifest, for `wirepool verify`."""
     hub = hub_of(request)
     name = file_name(hub, session_id, "wpz")
-    return download(hub.export.wpz([session_id]), file_name=name, media_type="application/zip")
+    return download(
+        hub.export.wpz([session_id]), file_name=name, media_type="application/zip", stopping=hub.stopping
+    )
 
 
 handlers = [export_pcapng, export_wpz]

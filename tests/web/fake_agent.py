@@ -176,6 +176,8 @@ class FakeAgent:
         """A heartbeat and a report each second, until cancelled."""
         while True:
             await asyncio.sleep(1)
+            if self.connection.is_closed:
+                return
             await self.report()
             await self.beat()
 

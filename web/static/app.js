@@ -81,12 +81,17 @@
   /* The panel opens when something was loaded into it; an answer with nothing in it closes it. */
   const panel = one("#panel");
   document.addEventListener("htmx:afterSwap", (event) => {
-    const field = document.querySelector(`[aria-describedby="${event.detail.elt?.id}"]`);
-    if (field) field.setAttribute("aria-invalid", String(event.detail.elt.classList.contains("error")));
     if (event.detail.target?.id !== "panel-content") return;
     const empty = event.detail.target.textContent.trim() === "";
     if (empty) panel.close();
     else if (!panel.open) panel.showModal();
+  });
+  /* A field whose message says what is wrong is marked as wrong. */
+  document.addEventListener("htmx:load", (event) => {
+    const message = event.detail.elt;
+    if (!message.classList?.contains("message") || !message.id) return;
+    const field = document.querySelector(`[aria-describedby="${message.id}"]`);
+    if (field) field.setAttribute("aria-invalid", String(message.classList.contains("error")));
   });
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-close]")) panel.close();

@@ -1,0 +1,225 @@
+"""The pages with a real NATS server and an agent that answers: events, orders, filters, downloads, deletion."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.support.nats_backbone import backbone, until
+from tests.web.fake_agent import FakeAgent, fake_agent, udp_packet
+from tests.web.site import Browser, Site, site
+
+PRIME = 101
+
+
+@asynccontextmanager
+async def stage(directory: Path) -> AsyncIterator[tuple[Site, Browser, FakeAgent]]:
+    """A hub with one agent online, and a client that is logged in."""
+    async with backbone(directory) as bus, site(directory, state=bus.state) as page:
+        await page.hub.bus.client()
+        async with fake_agent(bus, page.hub.registry, "web1") as agent, page.client() as client:
+            await client.log_in()
+            await until(lambda: page.hub.presence.status("web1").online)
+            yield page, client, agent
+
+
+class Events:
+    """Server-sent events of one stream, parsed."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.aiter_lines()
+
+    async def next(self) -> tuple[str, str]:
+        """(event, data); comments and `retry` are left out."""
+        name, data = "", []
+        while True:
+            line = await asyncio.wait_for(anext(self._lines), 15)
+            if line.startswith("event: "):
+                name = line[7:]
+            elif line.startswith("data: "):
+                data.append(line[6:])
+            elif not line and name:
+                return name, "\n".join(data)
+
+    async def end(self) -> None:
+        """Read until the server ends the stream."""
+        async for _ in self._lines:
+            pass
+
+    async def until(self, wanted: str, containing: str = "") -> str:
+        """The data of the next event of this name that contains the text."""
+        while True:
+            name, data = await self.next()
+            if name == wanted and containing in data:
+                return data
+
+
+async def start(client: Browser, **more: object) -> str:
+    body = {"agent": "web1", "interface": "eth0"} | more
+    answer = await client.post_json("/api/sessions", body)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["session"]["id"])
+
+
+async def wait_for_state(client: Browser, session: str, state: str) -> dict[str, object]:
+    """Ask the API until the session is in this state."""
+
+    async def reached() -> bool:
+        return bool((await client.http.get(f"/api/sessions/{session}")).json()["session"]["state"] == state)
+
+    await until(reached)
+    return dict((await client.http.get(f"/api/sessions/{session}")).json()["session"])
+
+
+async def test_rows_counters_and_states_arrive_as_events(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (_, client, agent):
+        session = await start(client)
+        await wait_for_state(client, session, "running")
+        page = (await client.get(f"/live?session={session}")).text
+        assert f'data-stream="/events/live?session={session}"' in page
+        assert 'data-testid="pause-capture"' in page
+        async with client.http.stream("GET", f"/events/live?session={session}") as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            events = Events(response)
+            await events.until("counters")
+            await agent.send(session, [udp_packet(number, b"<script>\x1b[2J") for number in range(5)])
+            rows = await events.until("rows")
+            assert rows.count("<tr") == 5
+            assert "10.0.0.9" in rows
+            assert "<script" not in rows
+            await agent.beat()
+            await events.until("counters", 'data-testid="count-packets" data-value="5"')
+            await client.post_json(f"/api/sessions/{session}/pause", {})
+            await events.until("session", 'data-testid="resume-capture"')
+            await client.post_json(f"/api/sessions/{session}/stop", {})
+            ended = await events.until("session", 'data-state="stopped"')
+            assert 'data-testid="export-pcapng"' in ended
+            await events.until("ended")
+
+
+async def test_a_viewer_that_leaves_is_forgotten(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (page, client, _):
+        session = await start(client)
+        async with page.client() as other:  # a connection of its own, which ends with the block
+            other.http.cookies = client.http.cookies
+            async with other.http.stream("GET", f"/events/live?session={session}") as response:
+                await Events(response).until("counters")
+                assert page.hub.live.viewers == 1
+        await until(lambda: page.hub.live.viewers == 0)
+
+
+async def test_agents_arrive_and_change_live(tmp_path: Path) -> None:
+    async with (
+        stage(tmp_path) as (page, client, agent),
+        client.http.stream("GET", "/events/agents") as response,
+    ):
+        events = Events(response)
+        first = await events.until("agents")
+        assert 'data-testid="agent-web1"' in first
+        assert 'data-state="online"' in first
+        session = await start(client)
+        await events.until("agent-web1", f"/live?session={session}")
+        page.enrol("late")
+        await events.until("agents", 'data-testid="agent-late"')
+        await agent.connection.close()
+        await events.until("agent-web1", 'data-state="offline"')
+
+
+async def test_a_logout_ends_the_event_stream(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (_, client, _), client.http.stream("GET", "/events/agents") as response:
+        events = Events(response)
+        await events.until("agents")
+        await client.http.post("/logout", data={"csrf": client.csrf})
+        async with asyncio.timeout(30):
+            await events.end()
+
+
+async def test_filters_are_judged_by_the_agents_libpcap(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (page, client, agent):
+        form = {"agent": "web1", "interface.web1": "eth0", "filter": "tcp prt 80"}
+        wrong = await client.post("/live/check-filter", form)
+        assert "syntax error" in wrong.text
+        assert 'data-kind="error"' in wrong.text
+        assert (
+            'data-kind="ok"'
+            in (await client.post("/live/check-filter", form | {"filter": "tcp port 80"})).text
+        )
+        refused = await client.post("/live", form | {"snaplen": "96", "overflow": "drop_oldest"})
+        assert refused.status_code == 422
+        assert "syntax error" in refused.text
+        assert page.hub.registry.sessions.all() == []
+        session = await start(client, filter="udp")
+        await wait_for_state(client, session, "running")
+        panel = await client.get(f"/sessions/{session}/filter")
+        assert 'value="udp"' in panel.text
+        path = f"/sessions/{session}/filter"
+        refused = await client.post(path, {"filter": "udp prt 9", "snaplen": "96"})
+        assert refused.status_code == 422
+        assert "syntax error" in refused.text
+        changed = await client.post(path, {"filter": "udp port 9", "snaplen": "96"})
+        assert (changed.status_code, changed.text) == (200, "")
+        agent.answers = False
+        silent = await client.post("/live/check-filter", form)
+        assert "can&#39;t be asked now" in silent.text
+
+
+async def test_a_refusal_is_shown_with_its_reason(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (_, client, agent):
+        agent.refuse["eth9"] = "eth9: <b>no such device</b>"
+        session = await start(client, interface="eth9")
+        await wait_for_state(client, session, "refused")
+        text = (await client.get(f"/live?session={session}")).text
+        assert "eth9: &lt;b&gt;no such device&lt;/b&gt;" in text
+
+
+async def test_the_books_of_an_ended_session_and_its_downloads(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (page, client, agent):
+        session = await start(client)
+        await wait_for_state(client, session, "running")
+        await agent.send(session, [udp_packet(number) for number in range(PRIME)])
+        await agent.beat()
+        await client.post_json(f"/api/sessions/{session}/stop", {})
+        await wait_for_state(client, session, "stopped")
+
+        async def archived() -> bool:
+            await agent.beat()
+            await asyncio.sleep(0.2)
+            account = (await client.http.get(f"/api/sessions/{session}")).json()["session"]
+            return bool(account["archived_packets"] == PRIME and account["verdict"] == "intact")
+
+        await until(archived, 20)
+        account = (await client.http.get(f"/api/sessions/{session}")).json()["session"]
+        assert set(account["differences"].values()) == {0}
+        assert account["balanced"] is True
+        text = (await client.get(f"/sessions/{session}")).text
+        assert re.search(r'data-testid="books-received">101<', text)
+        assert text.count('data-value="0">0<') >= 5
+        for suffix, opening in (("pcapng", b"\x0a\x0d\x0d\x0a"), ("wpz", b"PK")):
+            answer = await client.http.get(f"/sessions/{session}/export.{suffix}")
+            assert answer.status_code == 200
+            assert answer.content.startswith(opening)
+            disposition = answer.headers["content-disposition"]
+            assert re.fullmatch(
+                rf'attachment; filename="wirepool-web1-\d+T\d+Z-{session[:8]}\.{suffix}"', disposition
+            )
+        listed = (await client.get("/sessions?q=web1&state=ended")).text
+        assert f'data-testid="session-{session}"' in listed
+        assert (await client.post(f"/sessions/{session}/delete")).status_code == 204
+        assert page.hub.export.estimate([session]).packets == 0
+        kept = (await client.get(f"/sessions/{session}")).text
+        assert "are there no longer" in kept
+        assert re.search(r'data-testid="books-received">101<', kept)
+
+
+async def test_a_ping_tells_round_trip_and_clock(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (_, client, agent):
+        answer = await client.post("/agents/web1/ping")
+        assert "answered" in answer.text
+        assert 'data-testid="ping-rtt"' in answer.text
+        await agent.connection.close()
+        assert "no answer" in (await client.post("/agents/web1/ping")).text
