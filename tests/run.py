@@ -169,7 +169,7 @@ def steps(quick: bool) -> dict[str, Callable[[], Outcome]]:
         "mypy": lambda: checked(python("-m", "mypy")),
         "import-linter": lambda: checked([str(Path(sys.executable).with_name("lint-imports"))]),
         "shellcheck": shellcheck,
-        "pytest": lambda: run_pytest("tests", ["-m", "not slow"] if quick else ["--durations=15"]),
+        "pytest": lambda: run_pytest("tests", ["--durations=15", *(["-m", "not slow"] if quick else [])]),
     }
     if not quick:
         chosen["sanitizers"] = run_sanitized
