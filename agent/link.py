@@ -1,6 +1,6 @@
 """The agent's connection to the NATS server: one that is there again whatever happened. Only here is nats-py known.
 
-What nats-py leaves to its user, and what is done about it here (seen with 2.16, `docs/operations.md`):
+What nats-py leaves to its user, and what is done about it here (seen with 2.16):
 
 - It closes for good when credentials expire or are revoked: `run` makes a new client whenever the old one closed.
 - Its waits between attempts are constant: ours grow with jitter to `MAX_BACKOFF_S`, so that a fleet doesn't come back
