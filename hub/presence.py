@@ -10,62 +10,30 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import orjson
 from nats.aio.msg import Msg
 
+from hub.agent_status import AgentStatus, KnownAgent, State, status_of
 from hub.bus import Bus
 from hub.control import Control, ControlError
-from hub.registry import AgentRecord, Registry, UnknownError
+from hub.registry import Registry, UnknownError
 from hub.sessions import SessionControl
-from hub.sighting import Sighting
-from hub.words import bytes_text, duration_text
 from wire.control import Domain, unseal
 from wire.errors import WireError
 from wire.report import Heartbeat, Report
-from wire.strict_cbor import dumps_map, loads_map
+from wire.strict_cbor import dumps_map
 
 log = logging.getLogger(__name__)
 
+__all__ = ["AgentStatus", "Changes", "Presence"]
+
 TICK_S = 0.25
 SAVE_S = 5.0
-CLOCK_WARNING_NS = 2_000_000_000
-MAX_BODY_BYTES = 256 * 1024
-
-T = TypeVar("T")
 
 HeartbeatListener = Callable[[Heartbeat, int], None]
 """(heartbeat, received_ns): called in the event loop for each verified heartbeat."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentStatus:
-    """What the hub knows of one agent at one moment."""
-
-    id: str
-    label: str
-    state: Literal["online", "offline", "never", "disabled", "unknown"]
-    """`unknown`: the hub itself has no connection to the server, or has just started, so it can't tell yet."""
-    reason: str
-    """The state in words for people: "online", "offline 3 min, 42 MB spooled", "never seen", "disabled: …"."""
-    since_ns: int | None
-    """When the present state began (UTC)."""
-    warnings: tuple[str, ...]
-    """E.g. "clock not synchronised", "spool 91 % full", "two connections use this agent's credentials"."""
-    report: Report | None
-    heartbeat: Heartbeat | None
-    heartbeat_age_s: float | None
-    spool_bytes: int
-    packets_per_second: float
-    bits_per_second: float
-    credentials_expire_ns: int | None
-
-    @property
-    def online(self) -> bool:
-        """Whether the agent is there now."""
-        return self.state == "online"
 
 
 class Changes:
@@ -93,21 +61,6 @@ class Changes:
         return agents
 
 
-class _Known:
-    """What is held in memory per agent."""
-
-    def __init__(self, record: AgentRecord, now_s: float) -> None:
-        self.record = record
-        self.sighting = Sighting(now_s, seen_before=record.heartbeat_ns is not None)
-        self.report = _stored(record.report, Report.from_map)
-        self.heartbeat = _stored(record.heartbeat, Heartbeat.from_map)
-        self.heartbeat_ns = record.heartbeat_ns
-        self.clock_difference_ns: int | None = None
-        self.state = ""
-        self.since_ns: int | None = record.heartbeat_ns
-        self.rejected = 0
-
-
 class Presence:
     """Verifies heartbeats and reports, follows the server's connect events, keeps the verdict per agent."""
 
@@ -129,7 +82,7 @@ class Presence:
         self._account = account
         self._sessions = sessions or SessionControl(registry)
         self._control = control
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, KnownAgent] = {}
         self._by_user: dict[str, str] = {}
         self._subscribers: set[Changes] = set()
         self._listeners: list[HeartbeatListener] = []
@@ -262,13 +215,13 @@ class Presence:
         if known is not None and age_s < 2.0:
             known.sighting.life(time.monotonic())
 
-    def _reject(self, known: _Known, what: str, error: WireError) -> None:
+    def _reject(self, known: KnownAgent, what: str, error: WireError) -> None:
         self.rejected += 1
         known.rejected += 1
         if known.rejected == 1:
             log.warning("a %s in the name of agent %s was refused: %s", what, known.record.id, error)
 
-    async def _probe(self, agent: str, known: _Known) -> None:
+    async def _probe(self, agent: str, known: KnownAgent) -> None:
         assert self._control is not None
         with suppress(ControlError, UnknownError):
             await self._control.ping(agent, timeout_s=4.0)
@@ -292,12 +245,11 @@ class Presence:
             known = self._known.get(agent)
         if known is None:
             raise UnknownError(f"there is no agent {agent!r}")
-        return self._status(known, time.monotonic(), time.time_ns())
+        return self._status(known)
 
     def all(self) -> list[AgentStatus]:
         """Every enrolled agent's status, by id."""
-        now_s, now_ns = time.monotonic(), time.time_ns()
-        return [self._status(self._known[agent], now_s, now_ns) for agent in sorted(self._known)]
+        return [self._status(self._known[agent]) for agent in sorted(self._known)]
 
     @contextmanager
     def changes(self) -> Iterator[Changes]:
@@ -313,7 +265,7 @@ class Presence:
         for subscription in self._subscribers:
             subscription.add(agent)
 
-    def _judge(self, agent: str, known: _Known, now_s: float) -> None:
+    def _judge(self, agent: str, known: KnownAgent, now_s: float) -> None:
         state = self._state(known, now_s)
         if state == known.state:
             return
@@ -325,83 +277,15 @@ class Presence:
             log.info("agent %s is %s", agent, state)
         self._changed(agent)
 
-    def _state(self, known: _Known, now_s: float) -> str:
+    def _state(self, known: KnownAgent, now_s: float) -> State:
         if not known.record.enabled:
             return "disabled"
         state = known.sighting.state(now_s)
         return "unknown" if not self._bus.connected and state != "never" else state
 
-    def _status(self, known: _Known, now_s: float, now_ns: int) -> AgentStatus:
-        state: Any = self._state(known, now_s)
-        heartbeat = known.heartbeat
-        spool = heartbeat.spool_bytes if heartbeat else 0
-        beats = list(heartbeat.sessions.values()) if heartbeat and state == "online" else []
-        return AgentStatus(
-            id=known.record.id,
-            label=known.record.label,
-            state=state,
-            reason=self._reason(known, state, spool, now_ns),
-            since_ns=known.since_ns,
-            warnings=self._warnings(known, state, now_ns),
-            report=known.report,
-            heartbeat=heartbeat,
-            heartbeat_age_s=None
-            if known.heartbeat_ns is None
-            else max(0.0, (now_ns - known.heartbeat_ns) / 1e9),
-            spool_bytes=spool,
-            packets_per_second=sum(beat.packets_per_second for beat in beats),
-            bits_per_second=sum(beat.bits_per_second for beat in beats),
-            credentials_expire_ns=known.record.jwt_expires_ns,
-        )
-
-    def _reason(self, known: _Known, state: str, spool: int, now_ns: int) -> str:
-        if state == "disabled":
-            return f"disabled: {known.record.disabled_reason}" if known.record.disabled_reason else "disabled"
-        if state == "never":
-            return "never seen"
-        if state == "unknown":
-            if not self._bus.connected:
-                return "unknown: the hub has no connection to the NATS server"
-            return "waiting for its first heartbeat since the hub started"
-        if state == "online":
-            return "online"
-        words = "offline"
-        if known.heartbeat_ns is not None:
-            words += f" {duration_text((now_ns - known.heartbeat_ns) / 1e9)}"
-        if spool:
-            words += f", {bytes_text(spool)} spooled"
-        if known.sighting.disconnected_s is not None and known.sighting.disconnect_reason:
-            words += f" ({known.sighting.disconnect_reason})"
-        return words
-
-    def _warnings(self, known: _Known, state: str, now_ns: int) -> tuple[str, ...]:
-        warnings = []
-        heartbeat = known.heartbeat
-        if state == "online" and heartbeat is not None:
-            if heartbeat.clock.state == "unsynchronized":
-                warnings.append("clock not synchronised")
-            difference = known.clock_difference_ns
-            if difference is not None and abs(difference) > CLOCK_WARNING_NS:
-                side = "ahead of" if difference > 0 else "behind"
-                warnings.append(f"clock {duration_text(abs(difference) / 1e9)} {side} the hub's")
-            if (
-                heartbeat.spool_limit_bytes
-                and heartbeat.spool_bytes * 100 >= heartbeat.spool_limit_bytes * 75
-            ):
-                warnings.append(f"spool {heartbeat.spool_bytes * 100 // heartbeat.spool_limit_bytes} % full")
-        if len(known.sighting.connections) > 1:
-            addresses = ", ".join(sorted(set(known.sighting.connections.values())))
-            count = len(known.sighting.connections)
-            warnings.append(f"{count} connections use this agent's credentials ({addresses})")
-        expires = known.record.jwt_expires_ns
-        if expires is not None and expires - now_ns < 14 * 86400 * 10**9:
-            left = (expires - now_ns) / 1e9
-            warnings.append(
-                "credentials have expired" if left <= 0 else f"credentials end in {duration_text(left)}"
-            )
-        if known.rejected:
-            warnings.append(f"{known.rejected} messages in its name were refused")
-        return tuple(warnings)
+    def _status(self, known: KnownAgent) -> AgentStatus:
+        state = self._state(known, time.monotonic())
+        return status_of(known, state, self._bus.connected, time.time_ns())
 
     # The registry
 
@@ -413,7 +297,7 @@ class Presence:
         for agent, record in records.items():
             known = self._known.get(agent)
             if known is None:
-                self._known[agent] = _Known(record, time.monotonic())
+                self._known[agent] = KnownAgent(record, time.monotonic())
                 self._changed(agent)
             elif known.record != record:
                 changed = (known.record.enabled, known.record.label) != (record.enabled, record.label)
@@ -428,12 +312,3 @@ class Presence:
             unsaved, self._unsaved = self._unsaved, {}
             if unsaved:
                 await asyncio.to_thread(self._registry.agents.save_heartbeats, unsaved)
-
-
-def _stored(body: bytes | None, read: Callable[[dict[str, Any]], T]) -> T | None:
-    if body is None:
-        return None
-    try:
-        return read(loads_map(body, max_bytes=MAX_BODY_BYTES, max_depth=8, max_items=32768))
-    except WireError:
-        return None  # written by another version: it will be told again

@@ -11,6 +11,7 @@ verdict it is asked (`wants_probe`), so busy is never offline.
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Literal
 
 OFFLINE_AFTER_S = 15.0
 """Three heartbeats."""
@@ -87,7 +88,7 @@ class Sighting:
             self.started_s, self.last_life_s if self.last_life_s is not None else self.started_s
         )
 
-    def state(self, now_s: float) -> str:
+    def state(self, now_s: float) -> Literal["online", "offline", "never", "unknown"]:
         """online, offline, never, or unknown (the hub has just begun to look)."""
         if self.last_life_s is None and not self.seen_before:
             return "never"

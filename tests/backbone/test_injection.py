@@ -20,8 +20,7 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.errors import APIError
 
-from hub.bus import Bus
-from hub.ledger import Incoming, Ledger
+from hub.ledger_booking import Booking, Incoming
 from hub.registry import Registry
 from tests.support.nats_backbone import AgentKeys, Backbone, backbone, until
 from wire import names
@@ -72,14 +71,14 @@ def batch(agent: str, key: SigningKey, boot: bytes, sequence: int = 0) -> bytes:
 
 
 class Scene:
-    """Two enrolled agents, of which web1 is hostile, the hub, and the hub's ledger on a real registry."""
+    """Two enrolled agents, of which web1 is hostile, the hub, and the hub's booking on a real registry."""
 
     def __init__(
         self, bus: Backbone, web1: AgentKeys, web2: AgentKeys, clients: list[Client], registry: Registry
     ) -> None:
         self.bus, self.web1, self.web2, self.registry = bus, web1, web2, registry
         self.hub, self.client1, self.client2 = clients
-        self.ledger = Ledger(registry, Bus([bus.url]))
+        self.booking = Booking(registry)
 
     async def stored(self, stream: str = "CAPTURE") -> list[Incoming]:
         """All that a stream holds."""
@@ -130,7 +129,7 @@ async def test_reply_into_anothers_captures_is_stored_by_the_server_and_refused_
     # The server's own acknowledgement now stands in the archive as if web2 had captured it.
     assert [one.subject for one in stored] == [OWN_SUBJECT, SUBJECT_OF_2]
     assert json.loads(stored[1].data)["stream"] == "CAPTURE"
-    verdicts, booked = scene.ledger.book(stored)
+    verdicts, booked = scene.booking.book(stored)
     assert verdicts == ["ack", "term"]
     assert [agent for agent, _ in booked] == ["web1"]
     assert [subject for subject, _ in scene.quarantined()] == [SUBJECT_OF_2]
@@ -142,7 +141,7 @@ async def test_anothers_batch_under_ones_own_subject_is_refused(scene: Scene) ->
     js = scene.client1.jetstream()
     for message in (stolen, forged):
         await js.publish(OWN_SUBJECT, message, timeout=5)
-    verdicts, booked = scene.ledger.book(await scene.stored())
+    verdicts, booked = scene.booking.book(await scene.stored())
     assert (verdicts, booked) == (["term", "term"], [])
     # Seen by a reader that trusts the signature alone the first would pass: it's web2's own. The subject tells.
     assert open_batch(stolen, public=scene.web2.signing.public).header.agent == "web2"
@@ -259,7 +258,7 @@ async def test_a_used_message_id_swallows_anothers_batch_and_the_duplicate_flag_
     again = {"Nats-Msg-Id": names.message_id(boot, SESSION, names.Lane.BULK, 0, attempt=1)}
     answer = await scene.client2.jetstream().publish(SUBJECT_OF_2, honest, headers=again, timeout=5)
     assert not answer.duplicate
-    verdicts, booked = scene.ledger.book(await scene.stored())
+    verdicts, booked = scene.booking.book(await scene.stored())
     assert (verdicts, [agent for agent, _ in booked]) == (["term", "ack"], ["web2"])
 
 
