@@ -88,9 +88,8 @@ class Reconciler:
         session.start()
 
     def _declare(self, session: CaptureSession, spec: SessionSpec) -> None:
-        news = spec != session.wanted
         session.declare(spec)
-        if news and not session.alive and not session.ended:
+        if session.outdated and not session.alive and not session.ended:
             session.start()  # it was refused or had failed: perhaps this can be
 
     def _forget_unlisted(self, wanted: dict[str, SessionSpec]) -> None:

@@ -89,17 +89,27 @@ class CaptureSession:
         self._refused_revision = 0
         self._deadline_s: float | None = None
         self._thread: threading.Thread | None = None
+        self._done = True
+        self._tried: SessionSpec | None = None
 
     # -- from the event loop -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin, or begin again after a failure: the lane goes on where it was."""
+        self.join(1.0)  # an earlier one has said its last word
+        self._done = False
         self._thread = threading.Thread(target=self._run, name=f"capture-{self.spec.id[:6]}", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        """The thread is at work (and will yet obey what is declared)."""
+        return self._thread is not None and not self._done
+
+    @property
+    def outdated(self) -> bool:
+        """Something was declared after the thread began for the last time: perhaps it can now."""
+        return self._tried is not self._wanted
 
     @property
     def wanted(self) -> SessionSpec:
@@ -143,7 +153,8 @@ class CaptureSession:
         """Wait for the thread; False when it is still there."""
         if self._thread is not None:
             self._thread.join(timeout_s)
-        return not self.alive
+            return not self._thread.is_alive()
+        return True
 
     def _poke(self) -> None:
         source = self._source
@@ -197,6 +208,8 @@ class CaptureSession:
         finally:
             self._source = None
             self._memory.close()
+            self._done = True
+            self._around.changed()
 
     def _become(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self.state, self.reason):
@@ -205,6 +218,7 @@ class CaptureSession:
             self._around.changed()
 
     def _work(self) -> None:
+        self._tried = self._wanted
         if self._memory.ended:
             self._become("stopped", self._memory.reason)
             return
@@ -351,7 +365,7 @@ class CaptureSession:
                 source.leave_out(self._own_traffic())
             if wanted.filter_revision not in (self.filter_revision, self._refused_revision):
                 self._swap(source, wanted)
-            self.spec = wanted
+            self.spec = self._tried = wanted
         if wanted.state == "paused" and self.state != "paused":
             source.pause()
             self._become("paused")

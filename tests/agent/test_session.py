@@ -1,0 +1,167 @@
+"""A session's thread over a recorded file, without a server: its books, its memory, its limits, its age bound."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.pipeline import open_source
+from agent.session import CaptureSession, Surroundings, behind
+from agent.session_memory import ChainHead, SessionMemory
+from agent.settings import Config
+from agent.spool import Spool
+from tests.agent.batches import AGENT, BOOT, KEY, SESSION, columns, drain, judge, new_spool
+from tests.agent.test_replay import write_pcap
+from tests.support.netns import wait_for
+from wire.batch import Kind, open_batch
+from wire.chain import Verdict
+from wire.clock import Clock
+from wire.names import Lane
+from wire.session import Replay, SessionSpec
+
+
+def around(spool: Spool, boot: bytes = BOOT) -> Surroundings:
+    config = Config()
+    return Surroundings(
+        agent=AGENT,
+        boot=boot,
+        key=KEY,
+        config=config,
+        spool=spool,
+        wake_publisher=lambda: None,
+        clock=Clock,
+        open_source=lambda spec, own: open_source(spec, own, config),
+        changed=lambda: None,
+    )
+
+
+def spec(file: Path, **changes: object) -> SessionSpec:
+    return SessionSpec(id=SESSION, source="replay", replay=Replay(str(file)), **changes)  # type: ignore[arg-type]
+
+
+def run(session: CaptureSession) -> None:
+    session.start()
+    assert session.join(30)
+
+
+def test_books_balance_in_every_header(tmp_path: Path) -> None:
+    file = tmp_path / "in.pcap"
+    write_pcap(file, 10_007)
+    spool = new_spool(tmp_path / "spool")
+    session = CaptureSession(spec(file), SessionMemory.open(tmp_path / "s", SESSION), around(spool))
+    run(session)
+    assert (session.state, session.reason) == ("stopped", "end of file")
+    headers = [
+        open_batch(message, public=KEY.public).header for _, message in drain(spool, acknowledge=False)
+    ]
+    assert headers[-1].kind is Kind.CLOSING
+    total = 0
+    for header in headers:
+        total += header.packets
+        assert header.books.captured_difference() == 0
+        assert header.books.spooled_difference() == 0
+        assert header.books.spooled == total  # the batch itself is in its own books
+    assert total == 10_007
+    assert headers[-1].books.received_difference() == 0
+    assert not session.read_books().balanced() or session.read_books().pending == 10_007
+
+
+def test_limits_count_over_boots(tmp_path: Path) -> None:
+    file = tmp_path / "in.pcap"
+    write_pcap(file, 20_000)
+    spool = new_spool(tmp_path / "spool")
+    memory = SessionMemory.open(tmp_path / "s", SESSION)
+    memory.packets = 15_000  # an earlier boot had taken these
+    session = CaptureSession(spec(file, max_packets=16_000), memory, around(spool))
+    run(session)
+    assert session.reason == "limit of 16000 packets reached"
+    assert session.ended
+    again = CaptureSession(spec(file), SessionMemory.open(tmp_path / "s", SESSION), around(spool, bytes(16)))
+    run(again)
+    assert (again.state, again.reason) == ("stopped", "limit of 16000 packets reached")
+
+
+def test_the_next_boot_names_the_last_hash(tmp_path: Path) -> None:
+    file = tmp_path / "in.pcap"
+    write_pcap(file, 100)
+    for how in ("memory", "spool", "both"):
+        spool = new_spool(tmp_path / how / "spool")
+        memory = SessionMemory.open(tmp_path / how, SESSION)
+        surroundings = around(spool, bytes(range(1, 17)))
+        if how in ("memory", "both"):
+            memory.heads[Lane.BULK] = ChainHead(BOOT, 5, b"m" * 32)
+        if how in ("spool", "both"):  # the memory is behind the spool: a power cut
+            surroundings.last_records[(SESSION, Lane.BULK)] = ChainHead(BOOT, 7, b"s" * 32)
+        run(CaptureSession(spec(file), memory, surroundings))
+        messages = [message for _, message in drain(spool)]
+        first = open_batch(messages[0], public=KEY.public).header
+        assert first.previous_boot == BOOT
+        assert first.previous == (b"m" if how == "memory" else b"s") * 32
+        assert judge(messages).verdict is Verdict.INTACT
+
+
+def test_declared_stopped_before_this_boot_began(tmp_path: Path) -> None:
+    spool = new_spool(tmp_path / "spool")
+    memory = SessionMemory.open(tmp_path / "s", SESSION)
+    memory.heads[Lane.BULK] = ChainHead(BOOT, 5, b"m" * 32)
+    stopped = SessionSpec(id=SESSION, interface="eth0", state="stopped")
+    session = CaptureSession(stopped, memory, around(spool, bytes(range(1, 17))))
+    run(session)
+    ((_, message),) = drain(spool)
+    header = open_batch(message, public=KEY.public).header
+    assert (header.kind, header.previous_boot, header.previous) == (Kind.CLOSING, BOOT, b"m" * 32)
+    never = CaptureSession(
+        SessionSpec(id="b" * 26, interface="eth0", state="stopped"),
+        SessionMemory.open(tmp_path / "s", "b" * 26),
+        around(spool),
+    )
+    run(never)
+    assert never.state == "stopped"
+    assert drain(spool) == []
+
+
+def test_watchers_shorten_the_age_bound_until_their_notice_expires(tmp_path: Path) -> None:
+    memory = SessionMemory.open(tmp_path / "s", SESSION)
+    session = CaptureSession(spec(tmp_path / "f"), memory, around(new_spool(tmp_path / "spool")))
+    config = Config()
+    unwatched_ns = (config.batch_linger_ms - config.ring_retire_ms) * 1_000_000
+    watched_ns = (config.batch_watched_linger_ms - config.ring_retire_ms) * 1_000_000
+    assert watched_ns < session._linger_ns() < unwatched_ns
+    session.watch(time.time_ns() + 200_000_000)
+    assert 0 < session._linger_ns() < watched_ns
+    session.watch(time.time_ns() - 1)  # an older notice shortens nothing
+    assert 0 < session._linger_ns() < watched_ns
+    wait_for(lambda: session._linger_ns() > watched_ns, "the notice expires")
+
+
+def test_memory_comes_back_or_is_empty(tmp_path: Path) -> None:
+    memory = SessionMemory.open(tmp_path, SESSION)
+    memory.started_ns, memory.packets, memory.captured_bytes = 1, 2, 3
+    memory.ended, memory.reason = True, "ä" * 200
+    memory.heads[Lane.BULK] = ChainHead(BOOT, 4, b"h" * 32)
+    memory.save()
+    memory.close()
+    again = SessionMemory.open(tmp_path, SESSION)
+    assert (again.started_ns, again.packets, again.captured_bytes, again.ended) == (1, 2, 3, True)
+    assert again.reason == "ä" * 128
+    assert again.heads == memory.heads
+    good = memory.path.read_bytes()
+    for position in range(len(good)):
+        memory.path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        damaged = SessionMemory.open(tmp_path, SESSION)
+        assert (damaged.packets, damaged.ended) == (0, False), position
+        memory.path.write_bytes(good[:position])
+        assert SessionMemory.open(tmp_path, SESSION).packets == 0
+    again.forget()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("skipped", [0, 1, 3, 4])
+def test_columns_behind_the_first_packets(skipped: int) -> None:
+    rest = behind(columns(4, 10), skipped)
+    assert len(rest) == 4 - skipped
+    assert len(rest.data) == 10 * (4 - skipped)
+    if skipped < 4:
+        assert int.from_bytes(bytes(rest.timestamp_ns)[:8], "little") == 1000 + skipped
