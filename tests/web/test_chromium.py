@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import BrowserContext, Page, Route, async_playwright, expect
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, Route, async_playwright, expect
 
 from tests.support.nats_backbone import until
 from tests.support.need import need
@@ -39,8 +39,12 @@ async def browser(width: int = 1440) -> AsyncIterator[tuple[BrowserContext, list
             ignore_https_errors=True, viewport={"width": width, "height": 900}
         )
 
+        def note(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                complaints.append(message.text)
+
         def watch(page: Page) -> None:
-            page.on("console", lambda one: one.type in ("error", "warning") and complaints.append(one.text))
+            page.on("console", note)
             page.on("pageerror", lambda error: complaints.append(str(error)))
 
         context.on("page", watch)
