@@ -70,6 +70,8 @@ _SYSTEM_TIME = re.compile(r"^System time\s*: ([0-9.]+) seconds (slow|fast) of NT
 _SECONDS = r"\s*: (-?[0-9.]+) seconds$"
 _ROOT_DELAY = re.compile("^Root delay" + _SECONDS, re.M)
 _ROOT_DISPERSION = re.compile("^Root dispersion" + _SECONDS, re.M)
+_LOCAL = re.compile(r"^Reference ID\s*: 7F7F01", re.M)
+"""127.127.1.x: chrony serves its own clock as a reference (`local stratum`), which is nobody's time."""
 _LEAP = re.compile(r"^Leap status\s*: (.+)$", re.M)
 
 
@@ -82,7 +84,7 @@ def parse_chrony_tracking(text: str) -> Clock | None:
     delay, dispersion = _ROOT_DELAY.search(text), _ROOT_DISPERSION.search(text)
     if leap is None or system is None or delay is None or dispersion is None:
         return None
-    if leap[1].strip() == "Not synchronised":
+    if leap[1].strip() == "Not synchronised" or _LOCAL.search(text):
         return Clock("chrony", "unsynchronized", None, None)
     offset_s = float(system[1]) if system[2] == "fast" else -float(system[1])
     error_s = float(dispersion[1]) + abs(float(delay[1])) / 2 + abs(offset_s)

@@ -44,6 +44,13 @@ def test_chrony_without_a_source_is_not_synchronized() -> None:
     assert (found.state, found.offset_ns) == ("unsynchronized", None)
 
 
+def test_chrony_that_follows_itself_is_not_synchronized() -> None:
+    text = TRACKING.format(sign="fast", leap="Normal").replace("C0000201 (192.0.2.1)", "7F7F0101 ()")
+    found = parse_chrony_tracking(text)
+    assert found is not None
+    assert found.state == "unsynchronized"
+
+
 @pytest.mark.parametrize("text", ["", "506 Cannot talk to daemon\n", "Leap status     : Normal\n"])
 def test_other_answers_are_none(text: str) -> None:
     assert parse_chrony_tracking(text) is None
