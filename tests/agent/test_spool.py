@@ -359,7 +359,7 @@ def test_a_full_disk_and_full_memory_obey_the_policy(small_disk: Path) -> None:
     (small_disk / "somebody-elses").write_bytes(bytes(1_500_000))
     for overflow in ("drop_oldest", "drop_newest"):
         spool = new_spool(small_disk / overflow, max_bytes=64 << 20, memory_bytes=600_000)
-        feeder = Feeder(spool, overflow=overflow)  # type: ignore[arg-type]
+        feeder = Feeder(spool, overflow=overflow)
         for _ in range(60):
             feeder.feed(40, 1000)
             assert spool.memory_used <= spool.memory_bytes
