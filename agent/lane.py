@@ -107,7 +107,7 @@ class SpoolLane:
         if last is not None and not last.sealed:
             if last.size < segment_bytes and last.in_memory == in_memory:
                 return last
-            last.sealed = True
+            last.seal()
         path = None if in_memory else self.directory / f"{sequence:020d}.seg"
         segment = Segment(sequence, self.seed, path)
         if path is not None:
@@ -198,7 +198,7 @@ class SpoolLane:
         while self.segments:
             segment = self.segments[0]
             if self.finished:
-                segment.sealed = True
+                segment.seal()
             waiting = next(iter(self._sent.values())).record.first_sequence if self._sent else None
             passed = self._reading > 0 or self._offset >= segment.size
             if not (segment.sealed and passed and (waiting is None or waiting > segment.last_sequence)):
@@ -225,7 +225,7 @@ class SpoolLane:
     def _lose_segment(self, segment: Segment) -> None:
         """The disk no longer gives it back: count it and go on with the next."""
         self.damage.unreadable_segments += 1
-        segment.sealed = True
+        segment.seal()
         self._reading, self._offset = self._reading + 1, 0
 
     # -- overflow --------------------------------------------------------------------------------------------

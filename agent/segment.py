@@ -38,6 +38,8 @@ HEAD = struct.Struct("<4sIIIQQQIQQ32s")
 _CHECKED_FROM = 12
 MAX_MESSAGE_BYTES = 1 << 20
 """Nothing longer is ever written, so a larger length is damage."""
+FRESH_BYTES = 2 * 1024 * 1024
+"""Of the segment that is written, this much stays in memory as well: a publisher that keeps up then reads no file."""
 
 
 class RecordKind(IntEnum):
@@ -164,6 +166,8 @@ class Segment:
         self.directory_synced = False
         self._fd: int | None = None
         self._memory: bytearray | None = bytearray() if path is None else None
+        self._fresh: dict[int, tuple[Placed, bytes]] = {}  # by offset: written last, not read yet
+        self._fresh_bytes = 0
 
     @property
     def in_memory(self) -> bool:
@@ -200,10 +204,29 @@ class Segment:
             self._write([head, message], length)
             if self.unsynced_since_s is None:
                 self.unsynced_since_s = now_s
+            self._keep_fresh(Placed(record, self.size + len(head), len(message)), message)
         self.size += length
         self.last_sequence = record.last_sequence
         self._note_kind(record.kind)
         return length
+
+    def _keep_fresh(self, placed: Placed, message: bytes) -> None:
+        self._fresh[self.size] = placed, message
+        self._fresh_bytes += len(message)
+        while self._fresh_bytes > FRESH_BYTES:
+            self._take_fresh(next(iter(self._fresh)))
+
+    def _take_fresh(self, offset: int) -> tuple[Placed, bytes] | None:
+        taken = self._fresh.pop(offset, None)
+        if taken is not None:
+            self._fresh_bytes -= len(taken[1])
+        return taken
+
+    def seal(self) -> None:
+        """No more appends."""
+        self.sealed = True
+        self._fresh.clear()
+        self._fresh_bytes = 0
 
     def _note_kind(self, kind: RecordKind) -> None:
         self.tombstones_only = self.tombstones_only and kind is RecordKind.TOMBSTONE
@@ -231,7 +254,13 @@ class Segment:
         return os.pread(self.open_fd(), length, offset)
 
     def read_record(self, offset: int) -> tuple[Placed, bytes] | None:
-        """The record at `offset` with its message, or None when these bytes are damaged."""
+        """The record at `offset` with its message, or None when these bytes are damaged.
+
+        One that was written a moment ago comes from memory, once.
+        """
+        fresh = self._take_fresh(offset)
+        if fresh is not None:
+            return fresh
         head = self.read(offset, HEAD.size)
         if len(head) < HEAD.size:
             return None
