@@ -27,7 +27,7 @@ from hub.archive import ArchiveError
 from hub.auth import Authentication, TooManyLogins
 from hub.config import HubSettings
 from hub.control import AgentAway, AgentSilent, ControlError
-from hub.guard import Guard, SafetyHeaders
+from hub.guard import Guard, PasswordChangeNeeded, SafetyHeaders
 from hub.live import LiveFeed, TooManyViewers
 from hub.pages import STATIC, Pages, wants_html
 from hub.registry import ConflictError, Registry, RegistryError, UnknownError
@@ -187,6 +187,8 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
             return Redirect(
                 "/login" + ("" if here == "/" else f"?next={quote(here, safe='/')}"), status_code=303
             )
+        if isinstance(error, PasswordChangeNeeded):
+            return Redirect("/password", status_code=303)
         hub = hub_of(request)
         body = hub.pages.text(
             "pages/error.html",

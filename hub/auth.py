@@ -206,6 +206,11 @@ class Authentication:
         """Whether a session that was valid at the beginning of an event stream still is."""
         return self._registry.users.web_session(session.token_hash) is not None
 
+    def must_change(self, session: WebSession) -> bool:
+        """Whether the session's user still has the password that was generated."""
+        user = self._registry.users.get(session.user)
+        return user is not None and user.must_change
+
     def log_out(self, session: WebSession) -> None:
         """End the session."""
         self._registry.users.close_web_session(session.token_hash)

@@ -20,6 +20,8 @@ from hub.auth import COOKIE, Authentication
 if TYPE_CHECKING:
     from hub.registry import WebSession
 
+PASSWORD_PATHS = frozenset({"/password", "/logout", "/api/session"})
+"""Open to a user who still has the generated password."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf"
@@ -38,6 +40,10 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "strict-transport-security": "max-age=31536000",
 }
+
+
+class PasswordChangeNeeded(PermissionDeniedException):
+    """The generated password is good for one thing: choosing another one."""
 
 
 class SafetyHeaders:
@@ -89,6 +95,9 @@ class Guard:
             raise NotAuthorizedException("log in first")
         if unsafe and session is not None and not public:
             await _check_csrf(request, session)
+        confined = session is not None and not public and request.url.path not in PASSWORD_PATHS
+        if confined and session is not None and self._authentication.must_change(session):
+            raise PasswordChangeNeeded("choose your own password first, at /password")
         await self.app(scope, receive, send)
 
 

@@ -100,9 +100,14 @@ class Browser:
 
 @contextlib.asynccontextmanager
 async def site(
-    directory: Path, *, state: StateDir | None = None, settings: HubSettings | None = None
+    directory: Path,
+    *,
+    state: StateDir | None = None,
+    settings: HubSettings | None = None,
+    first_login: bool = False,
 ) -> AsyncIterator[Site]:
-    """A page on a free port. `state`: of a running tests.support.nats_backbone; without it there is no NATS server."""
+    """A page on a free port. `state`: of a running tests.support.nats_backbone; without it there is no NATS server.
+    `first_login`: the generated password still has to be replaced."""
     if state is None:
         state = StateDir(directory / "state")
         first_start.prepare(state, budget_bytes=256 * MEBIBYTE)
@@ -112,6 +117,9 @@ async def site(
     async with running_hub(state, settings or HubSettings()) as hub:
         password = ensure_first_user(hub.registry)
         assert password is not None
+        if not first_login:  # as if the generated password had been replaced by itself
+            with hub.registry.transaction() as db:
+                db.execute("UPDATE users SET must_change = 0")
         app = create_app(hub)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(app, listener, certificate, hub.stopping))

@@ -156,3 +156,23 @@ async def test_logging_out_ends_the_session_on_the_server(tmp_path: Path) -> Non
         client.http.cookies.clear()
         client.http.cookies.update(cookies)
         assert (await client.get("/agents")).status_code == 303
+
+
+async def test_the_generated_password_opens_nothing_but_its_own_change(tmp_path: Path) -> None:
+    async with site(tmp_path, first_login=True) as page, page.client() as client:
+        answer = await client.http.post("/login", data={"name": "admin", "password": page.password})
+        assert answer.headers["location"] == "/password"
+        await client.log_in()
+        for path in ("/agents", "/live", "/sessions"):
+            assert (await client.get(path)).headers["location"] == "/password"
+        assert (await client.http.get("/events/agents")).status_code == 403
+        assert (await client.post_json("/api/sessions", {})).status_code == 403
+        assert "must-change" in (await client.get("/password")).text
+        form = {
+            "csrf": client.csrf,
+            "old": page.password,
+            "new": "five green bottles",
+            "again": "five green bottles",
+        }
+        assert (await client.http.post("/password", data=form)).status_code == 303
+        assert (await client.get("/agents")).status_code == 200

@@ -57,7 +57,7 @@ async def log_in(page: Page, where: Site) -> None:
     await page.get_by_label("User").fill("admin")
     await page.get_by_label("Password").fill(where.password)
     await page.get_by_test_id("login").click()
-    await expect(page.get_by_test_id("must-change")).to_be_visible()
+    await expect(page.get_by_test_id("agents")).to_be_visible()
 
 
 async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
