@@ -1,5 +1,6 @@
 """The chain without a browser: capture, export, evidence, the stock NATS CLI."""
 
+import json
 import os
 import signal
 import subprocess
@@ -128,3 +129,16 @@ def test_the_stock_nats_cli_decodes_and_pipes(
         check=False,
     )
     assert "permissions violation" in (refused.stdout + refused.stderr).lower()
+
+
+def test_import_lets_a_file_join_under_its_own_name(
+    stand: Stand, curl: Curl, captures: Path, tmp_path: Path
+) -> None:
+    source = captures / "real" / "http_google.pcapng"
+    stand.in_hub(*HUB, "import", str(source), "--as", "laptop")
+    found = [one for one in curl.get("/sessions")["sessions"] if one["agent"] == "laptop"]
+    assert len(found) == 1, json.dumps(found)
+    told = curl.wait_balanced(found[0]["id"])
+    exported = read_capture(curl.download(found[0]["id"], tmp_path / "laptop.pcapng"))
+    assert difference(read_capture(source).packets, exported.packets) == ""
+    assert told["verdict"] == "intact"
