@@ -265,7 +265,8 @@ class Link:
         else:
             self._up.clear()
             for patience in self._waiting:  # their answers would go to a connection that is no more
-                patience.reschedule(_LOST)
+                if not patience.expired():  # an expired one whose task hasn't come round yet can't be changed
+                    patience.reschedule(_LOST)
         if not up and not self._ending:
             log.warning("the connection to the server is lost; batches wait in the spool")
         self._changed.set()

@@ -142,6 +142,10 @@ class Publisher:
                 except LinkAway:
                     self.counters["link_away"] += 1
                     way.open = False
+                    if self._link.connected:
+                        # The client refuses (it is closing) before it tells that the connection is gone. Trying again
+                        # at once would never let the event loop come round to that.
+                        await asyncio.sleep(backoff_s(0))
                     await self._link.wait_connected()
                     continue
                 except NoAnswer:

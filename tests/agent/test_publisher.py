@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
-from agent.link import Credentials, Link, tls_context
+from agent.link import Credentials, Link, LinkAway, NoAnswer, NotTaken, tls_context
 from agent.publisher import Publisher
 from agent.spool import Spool
 from tests.agent.batches import BOOT, SESSION, Feeder, abandon, new_chain, new_spool
@@ -270,3 +271,61 @@ async def test_sessions_take_turns_and_priority_goes_first(bus: Backbone, home: 
     order = [batch.header.session[0] for batch in await home.stored(hub)]
     assert all(set(order[n : n + 3]) == set("abc") for n in range(0, 30, 3))
     await check_each_once(bus, home, *feeders, urgent)
+
+
+async def test_a_client_that_closes_itself_does_not_stop_the_agent(
+    bus: Backbone, home: Home, tmp_path: Path
+) -> None:
+    """As on "user authentication expired": nats-py refuses for a moment before it says that the connection is gone."""
+    spool = new_spool(tmp_path / "spool")
+    feeder = feeder_of(spool, home)
+    async with publishing(home, spool) as run:
+        feeder.feed()
+        run.publisher.wake()
+        await until(lambda: spool.drained)
+        client = run.link._client
+        assert client is not None
+        refused = run.link.publish_batch
+        tries = 0
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries > 1000:
+                await asyncio.sleep(3600)  # it would never yield: fail instead of hanging
+            return await refused(*args, **options)
+
+        run.link.publish_batch = counted  # type: ignore[method-assign]
+        closing = asyncio.get_running_loop().create_task(client._close(Client.CLOSED, True))
+        feeder.feed()
+        run.publisher.wake()
+        await closing
+        await until(lambda: spool.drained)
+        assert tries < 100
+    await check_each_once(bus, home, feeder)
+
+
+async def test_a_connection_that_breaks_as_an_answer_is_late(
+    bus: Backbone, home: Home, tmp_path: Path
+) -> None:
+    """Both in one turn of the event loop: the client's own way back must not die of it."""
+    spool = new_spool(tmp_path / "spool")
+    async with publishing(home, spool) as run:
+        await run.link.wait_connected()
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            publishing_one = group.create_task(_late(run.link))
+            await asyncio.sleep(0)
+            patience = next(iter(run.link._waiting))
+            loop.call_soon(patience._on_timeout)  # type: ignore[attr-defined]
+            loop.call_soon(run.link._set_up, False)  # raised RuntimeError here
+            broken: list[dict[str, Any]] = []
+            loop.set_exception_handler(lambda _, context: broken.append(context))
+            await asyncio.wait([publishing_one])
+        loop.set_exception_handler(None)
+        assert broken == []
+
+
+async def _late(link: Link) -> None:
+    with contextlib.suppress(NoAnswer, LinkAway, NotTaken):
+        await link.publish_batch("cap.web1.x", b"", message_id="1", stream="CAPTURE", timeout_s=5)
