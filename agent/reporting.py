@@ -27,7 +27,7 @@ from wire.batch import WIRE_VERSION
 from wire.clock import Clock
 from wire.control import Domain, seal
 from wire.names import heartbeat_subject, report_subject
-from wire.report import Heartbeat, InterfaceReport, Report, SessionBeat
+from wire.report import MAX_ALERT_BYTES, MAX_ALERTS, Heartbeat, InterfaceReport, Report, SessionBeat
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +145,6 @@ class Reporter:
         self._beats += 1
         settled = self._sessions.settled()
         body = self._heartbeat().to_map()
-        body["alerts"] = self.alerts()
-        body["earlier_boots"] = self._earlier_boots()
         if await self._send(heartbeat_subject(self._identity.name), Domain.HEARTBEAT, body):
             self._sessions.note_heard(settled)
 
@@ -166,6 +164,7 @@ class Reporter:
             clock=self._clock(),
             sessions=self._session_beats(),
             report_revision=self.revision,
+            alerts=tuple(_one_line(alert) for alert in self.alerts()[:MAX_ALERTS]),
         )
 
     def _session_beats(self) -> dict[str, SessionBeat]:
@@ -203,19 +202,7 @@ class Reporter:
             )
         if self._publisher.waiting_reason:
             found.append(self._publisher.waiting_reason)
-        used, bound = self._spool.used_bytes, self._spool.max_bytes
-        if used > 0.8 * bound:
-            found.append(f"the spool is {100 * used // bound} % full")
         return found
-
-    def _earlier_boots(self) -> dict[str, int]:
-        """What earlier lives left in the spool and how much of it is settled: packets."""
-        with self._spool.lock:
-            lanes = [lane for lane in self._spool.lanes if lane.recovered]
-            return {
-                "pending": sum(lane.pending_packets for lane in lanes),
-                "dropped_oldest": sum(lane.dropped_packets for lane in lanes),
-            }
 
     async def _send(self, subject: str, domain: Domain, body: dict[str, Any]) -> bool:
         message = seal(
@@ -239,6 +226,12 @@ def _interfaces() -> tuple[InterfaceReport, ...]:
     except InterfaceError as error:
         log.warning("interfaces can't be listed: %s", error)
         return ()
+
+
+def _one_line(text: str) -> str:
+    """As the wire takes it: printable and bounded. A folder's name may hold anything."""
+    printable = "".join(c if c.isprintable() else "?" for c in text)
+    return printable.encode("utf-8", "replace")[:MAX_ALERT_BYTES].decode("utf-8", "ignore")
 
 
 def _os_name() -> str:

@@ -121,6 +121,7 @@ def _warnings(known: KnownAgent, state: State, now_ns: int) -> tuple[str, ...]:
             and heartbeat.spool_bytes * 100 >= heartbeat.spool_limit_bytes * SPOOL_WARNING_PERCENT
         ):
             warnings.append(f"spool {heartbeat.spool_bytes * 100 // heartbeat.spool_limit_bytes} % full")
+        warnings += heartbeat.alerts
     if len(known.sighting.connections) > 1:
         addresses = ", ".join(sorted(set(known.sighting.connections.values())))
         count = len(known.sighting.connections)

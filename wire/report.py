@@ -250,6 +250,10 @@ class SessionBeat:
         )
 
 
+MAX_ALERTS = 16
+MAX_ALERT_BYTES = 400
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """The body of the HEARTBEAT envelope."""
@@ -271,6 +275,8 @@ class Heartbeat:
     sessions: dict[str, SessionBeat]
     report_revision: int = 0
     """The revision of the report that is current: a hub that has an older one asks."""
+    alerts: tuple[str, ...] = ()
+    """What a person should know of, in words: the spool's disk refuses, an id was used by somebody else, …"""
 
     def to_map(self) -> dict[str, Any]:
         """As a map for CBOR."""
@@ -288,6 +294,7 @@ class Heartbeat:
             "clock": self.clock.to_map(),
             "sessions": {name: beat.to_map() for name, beat in self.sessions.items()},
             "report_revision": self.report_revision,
+            **({"alerts": list(self.alerts)} if self.alerts else {}),
         }
 
     @classmethod
@@ -311,4 +318,10 @@ class Heartbeat:
                 for name in sessions
             },
             report_revision=fields.integer(map_, "report_revision"),
+            alerts=tuple(
+                fields.optional(
+                    map_, "alerts", fields.texts, max_length=MAX_ALERTS, max_bytes=MAX_ALERT_BYTES
+                )
+                or ()
+            ),
         )

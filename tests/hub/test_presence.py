@@ -144,6 +144,8 @@ async def test_only_the_agents_own_signature_counts(tmp_path: Path) -> None:
             await web1.connection.flush()
             await until(lambda: presence.rejected == 4)
             assert presence.status("web1").online
+            await web1.beat(alerts=("the spool's disk refuses",))
+            await until(lambda: "the spool's disk refuses" in presence.status("web1").warnings)
 
 
 async def test_reports_move_sessions_to_their_end(tmp_path: Path) -> None:

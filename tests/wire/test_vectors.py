@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,21 @@ def test_there_are_vectors_of_every_kind() -> None:
 @pytest.mark.parametrize("name", VECTORS)
 def test_a_vector_decodes_to_what_it_was_made_of(name: str) -> None:
     expected = json.loads((DIRECTORY / f"{name}.json").read_text(encoding="utf-8"))
-    assert json.loads(json.dumps(describe(name, (DIRECTORY / name).read_bytes()))) == expected
+    described = json.loads(json.dumps(describe(name, (DIRECTORY / name).read_bytes())))
+    assert without_later_members(described, expected) == expected
+
+
+def without_later_members(described: Any, expected: Any) -> Any:
+    """Leave out what a record got after the vector was frozen: an old message reads as if it were empty."""
+    if isinstance(described, dict) and isinstance(expected, dict):
+        return {
+            key: without_later_members(value, expected.get(key))
+            for key, value in described.items()
+            if key in expected or value not in (None, [], {}, "")
+        }
+    if isinstance(described, list) and isinstance(expected, list) and len(described) == len(expected):
+        return [without_later_members(a, b) for a, b in zip(described, expected, strict=True)]
+    return described
 
 
 def test_no_vector_was_touched() -> None:
