@@ -1,22 +1,19 @@
 """What all tests share: captures to replay, namespaces of dead runs swept, and no process left behind.
 
-The session makes itself the reaper of orphans (PR_SET_CHILD_SUBREAPER): whatever a test started, however
-indirectly, is a child of this process in the end, so that nothing can hide from the check when all is over.
+This sees the children that pytest itself still has at the end; `tests.run` sees what they in turn left behind.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support import netns
+from tests.support import descent, netns
 
 ROOT = Path(__file__).resolve().parents[1]
-PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 
 
 @pytest.fixture(scope="session")
@@ -42,33 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.geteuid() == 0 and shutil.which("ip"):
         netns.sweep()
-
-
-def children() -> dict[int, str]:
-    """Living descendants that became or are our children: process id → command line."""
-    found: dict[int, str] = {}
-    for task in Path("/proc/self/task").iterdir():
-        for pid in map(int, (task / "children").read_text().split()):
-            process = Path(f"/proc/{pid}")
-            try:
-                state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-                command = (
-                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                )
-            except OSError:
-                continue  # ended meanwhile
-            if state != "Z":
-                found[pid] = command
-    return found
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Processes still running are a failure of the session: something that promised to stop did not."""
-    left = children()
+    left = descent.children()
     if not left:
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

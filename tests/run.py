@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import sanitized
+from tests.support import descent
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -89,21 +90,25 @@ def run_pytest(
         stdin=subprocess.DEVNULL,
         env={**os.environ, **(environment or {})},
     )
-    why = ""
-    try:
-        status = process.wait(PYTEST_LIMIT_S)
-    except subprocess.TimeoutExpired:
+    status = descent.wait(process, PYTEST_LIMIT_S)
+    if status is None:
         process.kill()
-        process.wait()
+    left = descent.end_children()
+    for pid, command in left.items():
+        print(f"left running: {pid} {command}", flush=True)
+    if status is None:
         return Outcome(failed=1, why=f"not done within {PYTEST_LIMIT_S // 60} minutes")
     if not report.exists():
         return Outcome(failed=1, why=f"pytest ended with {status} and left no report")
     passed, failed, skipped = counts(report)
     if status == 5 and not passed + failed + skipped:  # nothing collected
         return Outcome(failed=1, why="no test was found")
+    why = ""
     if status != 0:
         why = "see above"
         failed = max(failed, 1)  # an error outside any test: collection, a process left running
+    elif left:
+        failed, why = failed + 1, "processes were left running"
     return Outcome(passed, failed, skipped, why)
 
 
@@ -180,6 +185,7 @@ def steps(quick: bool) -> dict[str, Callable[[], Outcome]]:
 def main(arguments: Sequence[str]) -> int:
     quick = "--quick" in arguments
     rest = [argument for argument in arguments if argument != "--quick"]
+    descent.adopt_orphans()
     if os.geteuid() == 0:
         os.environ.setdefault("WIREPOOL_REQUIRE_ALL", "1")
     chosen = steps(quick)
