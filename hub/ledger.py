@@ -59,7 +59,8 @@ class Ledger:
         self._booking = Booking(registry, mark_bytes)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._listeners: list[BatchListener] = []
-        self._waiting_books: dict[tuple[str, str, bytes], tuple[Books, int]] = {}
+        self._waiting_books: dict[tuple[str, str], tuple[bytes, Books, int]] = {}
+        """(session, agent) → its newest (boot, books, received_ns)."""
         self.pending: dict[str, int] = {}
         """Messages of each stream the ledger has yet to read, as of its last fetch."""
 
@@ -170,8 +171,9 @@ class Ledger:
     def heartbeat(self, heartbeat: Heartbeat, received_ns: int) -> None:
         """Take the books of a verified heartbeat (a presence listener); written about once a second."""
         for session, beat in heartbeat.sessions.items():
-            if len(self._waiting_books) < MAX_BOOKS_WAITING:
-                self._waiting_books[session, heartbeat.agent, heartbeat.boot] = (beat.books, received_ns)
+            key = session, heartbeat.agent
+            if key in self._waiting_books or len(self._waiting_books) < MAX_BOOKS_WAITING:
+                self._waiting_books[key] = (heartbeat.boot, beat.books, received_ns)
 
     async def _keep_books(self) -> None:
         loop = asyncio.get_running_loop()
@@ -179,5 +181,6 @@ class Ledger:
             await asyncio.sleep(BOOKS_EVERY_S)
             waiting, self._waiting_books = self._waiting_books, {}
             if waiting:
+                books = {(*key, boot): (one, at_ns) for key, (boot, one, at_ns) in waiting.items()}
                 with suppress(sqlite3.Error):  # the next heartbeat says it again
-                    await loop.run_in_executor(self._worker, self._booking.write_books, waiting)
+                    await loop.run_in_executor(self._worker, self._booking.write_books, books)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hub.chain_runs import TooScattered
-from hub.ledger_chains import MARK_BYTES, Chains, TooManyChains, save_books
+from hub.ledger_chains import MARK_BYTES, Chains, TooManyChains, has_room_for_books, save_books
 from hub.registry import Registry
 from wire.batch import OpenBatch, open_batch
 from wire.books import Books
@@ -234,6 +234,7 @@ class Booking:
         if owner is None:
             record = self._registry.sessions.get(session)
             if record is None:
+                self._chains.check_room(agent)  # before a record of it is made, which would stay
                 self._registry.sessions.observe(session, agent, "", stored_ns)
                 owner = agent
             else:
@@ -266,5 +267,7 @@ class Booking:
         with self._registry.transaction() as db:
             for (session, agent, boot), (books, received_ns) in waiting.items():
                 row = db.execute("SELECT agent FROM sessions WHERE id = ?", (session,)).fetchone()
-                if row is not None and row["agent"] == agent:
+                if row is None or row["agent"] != agent:
+                    continue
+                if has_room_for_books(db, session, agent, boot):
                     save_books(db, session, agent, boot, books, "heartbeat", received_ns)

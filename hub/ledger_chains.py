@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import cbor2
 
-from hub.chain_runs import Run, Runs
+from hub.chain_runs import Run, Runs, TooScattered
 from hub.registry import Registry
 from wire.batch import Header, Kind, OpenBatch, decode_tombstone
 from wire.books import Books
@@ -20,6 +20,10 @@ from wire.strict_cbor import loads_map
 MAX_CACHED = 2048
 MAX_CHAINS_PER_AGENT = 20_000
 """A new boot or session makes a new chain; more than this is an agent that fills the disk on purpose."""
+MAX_INTERFACES_PER_CHAIN = 1024
+"""Interfaces × filter revisions of one boot of a session; more is an agent that makes them up."""
+MAX_BOOTS_PER_SESSION = 1024
+"""Books of boots that never sent a batch: heartbeats with invented boots must not fill the disk."""
 MARK_BYTES = 1 << 20
 
 ChainKey = tuple[str, bytes, str, str]
@@ -53,6 +57,7 @@ class Chain:
     counts: dict[str, int]
     """The row's numeric columns by name."""
     interfaces: dict[InterfaceKey, InterfaceSums] = field(default_factory=dict)
+    changed_interfaces: set[InterfaceKey] = field(default_factory=set)
     closed_reason: str | None = None
     previous_boot: bytes | None = None
     books: Books | None = None
@@ -97,9 +102,7 @@ class Chains:
             "SELECT * FROM chains WHERE agent = ? AND boot = ? AND session = ? AND lane = ?", key
         ).fetchone()
         if row is None:
-            (held,) = db.execute("SELECT count(*) FROM chains WHERE agent = ?", key[:1]).fetchone()
-            if held >= MAX_CHAINS_PER_AGENT:
-                raise TooManyChains(f"agent {key[0]} has {held} chains already")
+            self.check_room(key[0])
             cursor = db.execute(
                 """INSERT INTO chains(agent, boot, session, lane, first_received_ns, last_received_ns)
                    VALUES(?, ?, ?, ?, ?, ?)""",
@@ -116,6 +119,13 @@ class Chains:
                 break  # more than MAX_CACHED changed in one transaction: written and trimmed with the next
             del self._cache[oldest]
         return chain
+
+    def check_room(self, agent: str) -> None:
+        """TooManyChains when the agent can't have another chain."""
+        db = self._registry.connection
+        (held,) = db.execute("SELECT count(*) FROM chains WHERE agent = ?", (agent,)).fetchone()
+        if held >= MAX_CHAINS_PER_AGENT:
+            raise TooManyChains(f"agent {agent} has {held} chains already")
 
     def _loaded(self, row: sqlite3.Row, key: ChainKey) -> Chain:
         db = self._registry.connection
@@ -141,6 +151,15 @@ class Chains:
         header = batch.header
         counts = chain.counts
         replaced = decode_tombstone(batch) if header.kind is Kind.TOMBSTONE else []
+        if (
+            header.kind is Kind.PACKETS
+            and len(chain.interfaces) >= MAX_INTERFACES_PER_CHAIN
+            and _interface_key(header) not in chain.interfaces
+            and chain.runs.holds(header.sequence) != "duplicate"
+        ):
+            raise TooScattered(
+                f"the chain names {len(chain.interfaces)} interfaces and filter revisions already"
+            )
         if replaced:
             # The list stands for batches; the tombstone itself has no sequence of its own.
             fresh = set(
@@ -192,7 +211,8 @@ class Chains:
             counts["packets"] += header.packets
             counts["captured_bytes"] += header.captured_bytes
             counts["original_bytes"] += header.original_bytes
-            key = (header.interface, header.link_type, header.filter_revision, header.snaplen)
+            key = _interface_key(header)
+            chain.changed_interfaces.add(key)
             sums = chain.interfaces.setdefault(key, InterfaceSums())
             sums.packets += header.packets
             sums.captured_bytes += header.captured_bytes
@@ -260,14 +280,34 @@ class Chains:
                         sums.first_timestamp_ns,
                         sums.last_timestamp_ns,
                     )
-                    for key, sums in chain.interfaces.items()
+                    for key, sums in ((key, chain.interfaces[key]) for key in chain.changed_interfaces)
                 ],
             )
+            chain.changed_interfaces.clear()
             if chain.books is not None:
                 agent, boot, session, _ = chain.key
                 save_books(db, session, agent, boot, chain.books, "batch", now_ns)
                 chain.books = None
             chain.changed = False
+
+
+def _interface_key(header: Header) -> InterfaceKey:
+    return header.interface, header.link_type, header.filter_revision, header.snaplen
+
+
+def has_room_for_books(db: sqlite3.Connection, session: str, agent: str, boot: bytes) -> bool:
+    """Whether a heartbeat may bring books of this boot: it is known, or the session hasn't too many boots yet."""
+    known = db.execute(
+        """SELECT 1 FROM books WHERE session = ?1 AND agent = ?2 AND boot = ?3
+           UNION ALL SELECT 1 FROM chains WHERE session = ?1 AND agent = ?2 AND boot = ?3""",
+        (session, agent, boot),
+    ).fetchone()
+    if known is not None:
+        return True
+    (held,) = db.execute(
+        "SELECT count(*) FROM books WHERE session = ? AND agent = ?", (session, agent)
+    ).fetchone()
+    return bool(held < MAX_BOOTS_PER_SESSION)
 
 
 def load_runs(db: sqlite3.Connection, chain: int) -> Runs:

@@ -1,0 +1,108 @@
+"""An enrolled agent that means harm: what it signs is bounded like what anybody sends, and stops nobody else."""
+
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from hub import ledger_chains
+from hub.ledger_booking import Booking, Incoming
+from hub.registry import Registry
+from tests.hub.agent_side import FakeAgent, Message, udp_packet
+from tests.support.nats_backbone import AgentKeys
+from wire.books import Books
+from wire.keys import SigningKey
+from wire.names import new_session_id
+
+
+@dataclass
+class _Keys:
+    name: str
+    signing: SigningKey
+
+
+def enrolled_agent(registry: Registry, name: str) -> FakeAgent:
+    keys = _Keys(name, SigningKey(secrets.token_bytes(32)))
+    registry.agents.add(
+        name,
+        user_public=f"U{name}",
+        signing_public=keys.signing.public,
+        label=name,
+        user_jwt="",
+        jwt_issued_ns=1,
+        jwt_expires_ns=2,
+        certificate=b"",
+    )
+    return FakeAgent(cast(AgentKeys, keys))
+
+
+def stored(messages: list[Message], first: int = 1) -> list[Incoming]:
+    return [
+        Incoming(one.subject, one.data, "CAPTURE", first + index, 1, time.time_ns())
+        for index, one in enumerate(messages)
+    ]
+
+
+def rows(registry: Registry, table: str) -> int:
+    (count,) = registry.connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(count)
+
+
+def test_invented_sessions_leave_no_record_beyond_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_chains, "MAX_CHAINS_PER_AGENT", 5)
+    registry = Registry(tmp_path / "r.sqlite3")
+    web1 = enrolled_agent(registry, "web1")
+    messages = []
+    for _ in range(20):
+        other = web1.rebooted()
+        other.session = new_session_id()
+        messages.append(other.packets([udp_packet(1)]))
+    verdicts, _ = Booking(registry, 1 << 20).book(stored(messages))
+    assert verdicts == ["ack"] * 5 + ["term"] * 15
+    assert rows(registry, "sessions") == 5
+    assert rows(registry, "quarantine") == 15
+    registry.close()
+
+
+def test_invented_interfaces_are_bounded_and_each_batch_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_chains, "MAX_INTERFACES_PER_CHAIN", 10)
+    registry = Registry(tmp_path / "r.sqlite3")
+    web1, web2 = enrolled_agent(registry, "web1"), enrolled_agent(registry, "web2")
+    messages = [web1.packets([udp_packet(1)], interface=f"e{number}") for number in range(15)]
+    messages += [web1.packets([udp_packet(1)], interface="e3"), web2.packets([udp_packet(1)])]
+    booking = Booking(registry, 1 << 20)
+    verdicts, _ = booking.book(stored(messages))
+    assert verdicts == ["ack"] * 10 + ["term"] * 5 + ["ack"] * 2
+    assert rows(registry, "chain_interfaces") == 11
+    # A second round adds to what the first has written.
+    booking.book(stored([web1.packets([udp_packet(1)] * 4, interface="e3")], 100))
+    (packets,) = registry.connection.execute(
+        "SELECT packets FROM chain_interfaces WHERE interface = 'e3'"
+    ).fetchone()
+    assert packets == 6
+    registry.close()
+
+
+def test_invented_boots_in_heartbeats_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_chains, "MAX_BOOTS_PER_SESSION", 10)
+    registry = Registry(tmp_path / "r.sqlite3")
+    web1 = enrolled_agent(registry, "web1")
+    booking = Booking(registry, 1 << 20)
+    registry.sessions.observe(web1.session, "web1", "", 1)
+    booking.write_books(
+        {(web1.session, "web1", secrets.token_bytes(16)): (Books(received=1), 1) for _ in range(50)}
+    )
+    assert rows(registry, "books") == 10
+    # A boot whose batches are in the archive is no invention.
+    booking.book(stored([web1.packets([udp_packet(1)])]))
+    booking.write_books({(web1.session, "web1", web1.boot): (Books(received=77), 2)})
+    (newest,) = registry.connection.execute("SELECT books FROM books WHERE boot = ?", (web1.boot,)).fetchone()
+    assert ledger_chains.load_books(newest).received == 77
+    registry.close()
