@@ -11,6 +11,7 @@ bucket that was lost or restored heals by itself.
 import asyncio
 import hashlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -84,7 +85,7 @@ class Declarer:
                     version = seen
                     if audit:
                         connections, audited = current_connections, time.monotonic()
-                except (TimeoutError, nats.errors.Error) as error:
+                except (TimeoutError, nats.errors.Error, sqlite3.Error) as error:
                     log.warning(
                         "desired state not published, trying again: %s", error or type(error).__name__
                     )
@@ -116,7 +117,14 @@ class Declarer:
                 and not (audit and await self._held_revision(agent.id) != known_revision)
             ):
                 continue
-            await self._publish(agent, digest, known_revision)
+            try:
+                await self._publish(agent, digest, known_revision)
+            except ValueError as error:  # too large an envelope: the other agents must get theirs
+                if agent.id not in self._refused:
+                    log.error("agent %s can't be given its sessions: %s", agent.id, error)
+                self._refused.add(agent.id)
+                continue
+            self._refused.discard(agent.id)
             changed.append(agent.id)
         return changed
 

@@ -11,6 +11,7 @@ A purge by sequence costs 70 ms for a fifth of a gigabyte, and refused publishes
 import asyncio
 import logging
 import math
+import sqlite3
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,7 +80,7 @@ class Keeper:
                     await self.keep_promises(time.time_ns())
                     retention_s = time.monotonic()
                 self._trouble = ""
-            except (nats.errors.Error, ArchiveError, TimeoutError) as error:
+            except (nats.errors.Error, ArchiveError, TimeoutError, sqlite3.Error) as error:
                 if self._trouble != str(error):
                     log.warning("no room can be made now, trying again: %s", error or type(error).__name__)
                 self._trouble = str(error)

@@ -7,6 +7,7 @@ agent is known by its user's public key alone.
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -311,4 +312,10 @@ class Presence:
             await asyncio.sleep(SAVE_S)
             unsaved, self._unsaved = self._unsaved, {}
             if unsaved:
-                await asyncio.to_thread(self._registry.agents.save_heartbeats, unsaved)
+                try:
+                    await asyncio.to_thread(self._registry.agents.save_heartbeats, unsaved)
+                except (
+                    sqlite3.Error
+                ) as error:  # a full disk, a long writer: who is there is known all the same
+                    log.warning("the last heartbeats can't be written, trying again: %s", error)
+                    self._unsaved = unsaved | self._unsaved

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import cbor2
 
 from hub.registry import ConflictError, Registry, SessionRecord
+from wire.control import MAX_ENVELOPE_BYTES
 from wire.names import new_session_id
 from wire.session import MAX_SESSIONS, MAX_SNAPLEN, Replay, SessionSpec
 
@@ -28,6 +29,8 @@ _STEPS: dict[str, frozenset[str]] = {
     "stopped": frozenset(),
 }
 _FINAL_REPORTS = frozenset({"stopped", "failed", "refused"})
+MAX_SPECS_BYTES = MAX_ENVELOPE_BYTES - 64 * 1024
+"""Of all active sessions of an agent; the rest of the envelope is for credentials, addresses and signature."""
 
 
 class SessionControl:
@@ -85,6 +88,7 @@ class SessionControl:
             replay=replay,
         )
         SessionSpec.from_map(spec.to_map())  # every bound, whoever built the spec
+        self._check_room(agent, spec)
         self._registry.sessions.add(agent, spec)
         return spec.id
 
@@ -113,8 +117,21 @@ class SessionControl:
             changed = dataclasses.replace(
                 spec, filter=filter.strip(), snaplen=snaplen, filter_revision=spec.filter_revision + 1
             )
-            self._registry.sessions.replace_spec(session, SessionSpec.from_map(changed.to_map()))
+            SessionSpec.from_map(changed.to_map())
+            self._check_room(self._registry.sessions.require(session).agent, changed)
+            self._registry.sessions.replace_spec(session, changed)
             return changed.filter_revision
+
+    def _check_room(self, agent: str, spec: SessionSpec) -> None:
+        """All sessions of an agent go to it in one envelope. ConflictError when this one doesn't fit any more."""
+        others = self._registry.sessions.all(agent=agent, active_only=True)
+        specs = [one.spec for one in others if one.spec is not None and one.id != spec.id]
+        size = sum(len(cbor2.dumps(one.to_map())) for one in [*specs, spec])
+        if size > MAX_SPECS_BYTES:
+            raise ConflictError(
+                f"the sessions of agent {agent!r} would take {size} bytes together, and {MAX_SPECS_BYTES} can be sent: "
+                "shorten a filter or stop a session"
+            )
 
     def _step(self, session: str, state: Literal["running", "paused", "stopped"]) -> None:
         with self._registry.transaction():

@@ -1,6 +1,7 @@
 """Sessions, declared state and questions to agents, over the real server."""
 
 import asyncio
+import dataclasses
 import sqlite3
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.support.nats_backbone import until
 from wire.control import Domain, seal, unseal
 from wire.errors import WireError
 from wire.keys import SigningKey
-from wire.names import desired_get_subject
+from wire.names import desired_get_subject, new_session_id
 from wire.session import Desired
 
 
@@ -212,3 +213,27 @@ def test_two_processes_may_write_and_a_rollback_leaves_nothing(tmp_path: Path) -
     finally:
         first.close()
         second.close()
+
+
+async def test_more_orders_than_an_envelope_holds_are_refused_and_stop_nobody(tmp_path: Path) -> None:
+    async with parts(tmp_path) as hub:
+        await enrolled(hub.backbone, hub.registry, "web1")
+        await enrolled(hub.backbone, hub.registry, "web2")
+        control = SessionControl(hub.registry)
+        long = "not host 10.0.0.1" + " and not host 10.0.0.1" * 700
+        first = control.start("web1", "eth0", user="u")
+        for _ in range(12):
+            control.start("web1", "eth0", filter=long, user="u")
+        with pytest.raises(ConflictError, match="shorten a filter or stop a session"):
+            control.start("web1", "eth0", filter=long, user="u")
+        with pytest.raises(ConflictError, match="shorten a filter"):
+            control.change_filter(first, long)
+        # A registry that holds more all the same (of an older version) must not keep the others from their orders.
+        spec = hub.registry.sessions.require(first).spec
+        assert spec is not None
+        for _ in range(8):
+            hub.registry.sessions.add("web1", dataclasses.replace(spec, id=new_session_id(), filter=long))
+        bus = hub.bus()
+        declarer = Declarer(hub.registry, bus, hub.control(bus), hub.key)
+        async with running(bus.run()):
+            assert await declarer.publish_changes() == ["web2"]

@@ -1,12 +1,18 @@
 """Presence: the verdict's logic with a clock as an argument, and the real thing over the real server."""
 
 import asyncio
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from hub import presence as presence_module
 from hub.backbone import first_start
+from hub.declarer import Declarer
 from hub.presence import Presence
+from hub.registry.agents import Agents
 from hub.sessions import SessionControl, session_state
 from hub.sighting import Sighting
 from tests.hub.agent_side import FakeAgent, enrolled
@@ -174,3 +180,39 @@ async def test_reports_move_sessions_to_their_end(tmp_path: Path) -> None:
             await until(lambda: state() == "stopped")
             assert hub.registry.sessions.all(active_only=True) == []
             assert presence.status("web1").online, "a report is a sign of life"
+
+
+async def test_a_registry_that_cannot_be_written_ends_neither_presence_nor_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence_module, "SAVE_S", 0.05)
+    async with parts(tmp_path) as hub:
+        web1 = await enrolled(hub.backbone, hub.registry, "web1")
+        bus = hub.bus()
+        presence = Presence(hub.registry, bus)
+        declarer = Declarer(hub.registry, bus, hub.control(bus), hub.key)
+        async with running(bus.run(), presence.run(), declarer.run()):
+            await until(lambda: declarer.published == 1)
+            await settled(bus)
+            writer = sqlite3.connect(hub.registry.path, isolation_level=None)
+            writer.execute("BEGIN IMMEDIATE")  # another process writes, and for long
+            monkeypatch.setattr("hub.registry.connection.BUSY_TIMEOUT_MS", 50)
+            for connection in hub.registry._all:
+                connection.execute("PRAGMA busy_timeout = 50")
+            failed = []
+            real = Agents.save_heartbeats
+
+            def counted(agents: Agents, beats: dict[str, tuple[bytes, int]]) -> None:
+                try:
+                    real(agents, beats)
+                except sqlite3.Error as error:
+                    failed.append(error)
+                    raise
+
+            monkeypatch.setattr(Agents, "save_heartbeats", counted)
+            await web1.beat()
+            await until(lambda: bool(failed))
+            assert presence.status("web1").online
+            writer.execute("ROLLBACK")
+            writer.close()
+            await until(lambda: hub.registry.agents.require("web1").heartbeat is not None)
