@@ -248,3 +248,15 @@ def seal_tombstone(run: Run, key: SigningKey, reason: str) -> tuple[bytes, bytes
     return seal_batch(
         fields | seal_tombstone_fields(run.replaced), Body.of(encode_replaced(run.replaced)), key
     )
+
+
+def behind(columns: Columns, packets: int) -> Columns:
+    """The columns without their first `packets` packets."""
+    skipped_bytes = sum(memoryview(columns.captured_bytes)[: 4 * packets].cast("I"))
+    return Columns(
+        timestamp_ns=memoryview(columns.timestamp_ns)[8 * packets :],
+        captured_bytes=memoryview(columns.captured_bytes)[4 * packets :],
+        original_bytes=memoryview(columns.original_bytes)[4 * packets :],
+        flags=memoryview(columns.flags)[2 * packets :],
+        data=memoryview(columns.data)[skipped_bytes:],
+    )

@@ -30,11 +30,12 @@ from agent.publisher import Publisher
 from agent.reconcile import Reconciler
 from agent.reporting import Reporter
 from agent.segment import Record
-from agent.session import CaptureSession, Surroundings
+from agent.session import CaptureSession
 from agent.session_memory import ChainHead
 from agent.settings import Config
 from agent.sources.source import PacketSource
 from agent.spool import Spool
+from agent.surroundings import Surroundings
 from wire.books import Books
 from wire.clock import Clock
 from wire.names import Lane

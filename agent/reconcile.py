@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from agent.session import CaptureSession, Surroundings
+from agent.session import CaptureSession
 from agent.session_memory import SessionMemory
+from agent.surroundings import Surroundings
 from wire.names import Lane, check_session_id
 from wire.session import SessionSpec
 

@@ -14,23 +14,19 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from agent.batcher import HEADER_ROOM_BYTES, Chain, Origin, Packed, pack
+from agent.batcher import Origin, behind, pack
 from agent.books import SessionBooks
 from agent.bpf_filter import FilterError
 from agent.lane import SpoolLane
-from agent.segment import Record
-from agent.session_memory import ChainHead, SessionMemory
-from agent.settings import Config
+from agent.lane_writer import LaneWriter
+from agent.session_memory import SessionMemory
 from agent.sources.source import BUFFER_DATA_BYTES, BUFFER_PACKETS, BatchBuffer, PacketSource, SourceError
-from agent.spool import Admission, Spool
-from wire.batch import NO_HASH, Columns
+from agent.spool import Admission
+from agent.surroundings import Surroundings
+from wire.batch import Columns
 from wire.books import Books
-from wire.clock import Clock
 from wire.errors import WireError
-from wire.keys import SigningKey
 from wire.names import Lane
 from wire.report import LaneHead, SessionReport
 from wire.session import SessionSpec
@@ -42,25 +38,6 @@ _TROUBLED_WAIT_MS = 500
 _DRAIN_S = 2.0
 _OVERHEAD_MS = 2
 """Between a batch's closing and its sealing: encoding and compressing half a megabyte."""
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What all sessions of the agent share."""
-
-    agent: str
-    boot: bytes
-    key: SigningKey
-    config: Config
-    spool: Spool
-    wake_publisher: Callable[[], None]
-    clock: Callable[[], Clock]
-    open_source: Callable[[SessionSpec, list[tuple[str, int]]], PacketSource]
-    changed: Callable[[], None]
-    """Some session's state changed: a report is due. From any thread."""
-    own_traffic: list[tuple[str, int]] = field(default_factory=list)
-    last_records: dict[tuple[str, Lane], ChainHead] = field(default_factory=dict)
-    """(session, lane) → the head of its chain as the spool's recovery found it."""
 
 
 class CaptureSession:
@@ -82,8 +59,7 @@ class CaptureSession:
         self._source: PacketSource | None = None
         self._leaving = False
         self._watched_until_ns = 0
-        self._spool_lane: SpoolLane | None = None
-        self._chain: Chain | None = None
+        self._writer: LaneWriter | None = None
         self._revisions = [spec.filter_revision]
         self._snaplen = spec.snaplen
         self._refused_revision = 0
@@ -164,8 +140,8 @@ class CaptureSession:
     def report(self) -> SessionReport:
         """Where it stands."""
         lanes: dict[str, LaneHead] = {}
-        if self._chain is not None:
-            lanes["bulk"] = LaneHead(self._chain.next_sequence, self._chain.header_hash)
+        if self._writer is not None:
+            lanes["bulk"] = self._writer.head()
         return SessionReport(
             id=self.spec.id,
             state=self.state,
@@ -195,7 +171,7 @@ class CaptureSession:
             return sum(lane.in_flight for lane in self._lanes())
 
     def _lanes(self) -> list[SpoolLane]:
-        return [self._spool_lane] if self._spool_lane is not None else []
+        return [self._writer.lane] if self._writer is not None else []
 
     # -- the thread ----------------------------------------------------------------------------------------------
 
@@ -255,9 +231,7 @@ class CaptureSession:
         self._revisions = [spec.filter_revision]
         self.filter_revision, self._snaplen = spec.filter_revision, spec.snaplen
         self.link_type = source.link_type
-        self._open_chain(from_file=source.clock_source == "file")
-        if source.clock_source == "file" and self._spool_lane is not None:
-            self._spool_lane.overflow = "drop_newest"  # and then it waits: see _ship
+        self._open_lane(from_file=source.clock_source == "file")
         self.books.open_source(source)
         self._source = source
         now_ns = time.time_ns()
@@ -266,27 +240,10 @@ class CaptureSession:
             self._memory.save()
         self._become("running")
 
-    def _open_chain(self, *, from_file: bool) -> None:
-        if self._chain is not None:
-            return  # the source was lost and is back: the lane goes on
-        around = self._around
-        head = self._memory.heads[Lane.BULK]
-        found = around.last_records.get((self.spec.id, Lane.BULK))
-        if found is not None and (found.boot != head.boot or found.next_sequence > head.next_sequence):
-            head = found  # the memory was behind the spool (a power cut)
-        known = head.known and head.header_hash != NO_HASH
-        self._chain = Chain(
-            agent=around.agent,
-            boot=around.boot,
-            session=self.spec.id,
-            lane=Lane.BULK,
-            key=around.key,
-            previous=head.header_hash if known else NO_HASH,
-            previous_boot=head.boot if known else None,
-            clock=around.clock,
-            from_file=from_file,
-        )
-        self._spool_lane = around.spool.open_lane(around.boot, self.spec.id, Lane.BULK, self.spec.overflow)
+    def _open_lane(self, *, from_file: bool) -> LaneWriter:
+        if self._writer is None:  # otherwise the source was lost and is back: the lane goes on
+            self._writer = LaneWriter(self.spec, self._memory, self.books, self._around, from_file=from_file)
+        return self._writer
 
     def _take_packets(self, source: PacketSource) -> str:
         """Until the session ends (its reason is returned) or the agent stops ("")."""
@@ -358,9 +315,8 @@ class CaptureSession:
         if wanted.state == "stopped":
             return "stopped" + (f" by {wanted.requested_by}" if wanted.requested_by else "")
         if wanted is not self.spec:
-            lane = self._spool_lane
-            if lane is not None and source.clock_source != "file":
-                lane.overflow = wanted.overflow
+            if self._writer is not None and source.clock_source != "file":
+                self._writer.lane.overflow = wanted.overflow
             if wanted.exclude_own_traffic != self.spec.exclude_own_traffic:
                 source.leave_out(self._own_traffic())
             if wanted.filter_revision not in (self.filter_revision, self._refused_revision):
@@ -420,63 +376,18 @@ class CaptureSession:
             packed = pack(columns or buffer.columns(), origin, self._around.config.batch_compression)
         except WireError as error:  # a source that breaks its word: nothing of it may be lost silently
             raise SourceError(f"the source gave an impossible batch: {error}") from None
-        assert self._chain is not None
-        assert self._spool_lane is not None
-        admission = self._admit(packed, origin)
-        if admission is not Admission.ACCEPTED and source.clock_source == "file":
-            while admission is not Admission.ACCEPTED:  # a file can wait: nothing of it is dropped
-                if self._leaving or self._wanted.state == "stopped":
-                    return ""
-                self._around.spool.wait_for_room(0.5)
-                admission = self._admit(packed, origin)
-        self._memory.packets += packed.packets
-        self._memory.captured_bytes += packed.captured_bytes
+        assert self._writer is not None
+        admission = self._writer.write(packed, origin)
+        while admission is not Admission.ACCEPTED and source.clock_source == "file":
+            if self._leaving or self._wanted.state == "stopped":
+                return ""
+            self._around.spool.wait_for_room(0.5)  # a file can wait: nothing of it is dropped
+            admission = self._writer.write(packed, origin)
         if admission is not Admission.ACCEPTED:
-            return self._turn_away(packed, admission)
-        record, message = self._chain.seal_packets(packed, self._books(entering=packed.packets))
-        self._spool(record, message, packed.size)
+            self._writer.turn_away(packed)
+            if admission is Admission.STOP:
+                return "the spool is full, and this session stops then"
         return ""
-
-    def _admit(self, packed: Packed, origin: Origin) -> Admission:
-        """Room for this batch, and before it for the link that declares what was turned away."""
-        assert self._chain is not None
-        assert self._spool_lane is not None
-        if self._chain.turned_away.packets and not self._declare_turned_away(origin):
-            return Admission.DROP_NEWEST
-        return self._around.spool.admit(self._spool_lane, packed.size)
-
-    def _turn_away(self, packed: Packed, admission: Admission) -> str:
-        assert self._chain is not None
-        self._chain.note_turned_away(packed)
-        with self._around.spool.lock:
-            self.books.dropped_newest += packed.packets
-        if admission is Admission.STOP:
-            return "the spool is full, and this session stops then"
-        return ""
-
-    def _declare_turned_away(self, origin: Origin, *, closing: bool = False) -> bool:
-        assert self._chain is not None
-        assert self._spool_lane is not None
-        room = HEADER_ROOM_BYTES
-        if self._around.spool.admit(self._spool_lane, room, closing=closing) is not Admission.ACCEPTED:
-            return False
-        record, message = self._chain.seal_turned_away(origin, "spool full", self._books())
-        self._spool(record, message, room)
-        return True
-
-    def _books(self, *, entering: int = 0) -> Books:
-        with self._around.spool.lock:
-            return self.books.read(self._lanes(), entering=entering)
-
-    def _spool(self, record: Record, message: bytes, admitted: int) -> None:
-        assert self._chain is not None
-        assert self._spool_lane is not None
-        self._around.spool.append(self._spool_lane, record, message, admitted=admitted)
-        head = self._memory.heads[Lane.BULK]
-        head.boot, head.next_sequence = self._around.boot, self._chain.next_sequence
-        head.header_hash = self._chain.header_hash
-        self._memory.save()
-        self._around.wake_publisher()
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -484,7 +395,7 @@ class CaptureSession:
         """Declared stopped before this boot began to capture: close the chain of the boots before, if there was one."""
         head = self._memory.heads[Lane.BULK]
         if (
-            self._chain is None
+            self._writer is None
             and not head.known
             and (self.spec.id, Lane.BULK) not in self._around.last_records
         ):
@@ -492,37 +403,17 @@ class CaptureSession:
             self._memory.save()
             self._become("stopped", self._memory.reason)
             return
-        self._open_chain(from_file=False)
+        self._open_lane(from_file=False)
         origin = Origin(
             self.spec.interface or "none", self.link_type, self.spec.snaplen, self.spec.filter_revision
         )
-        self._close_chain("stopped", origin)
+        self._close_lane("stopped", origin)
 
     def _end(self, reason: str, source: PacketSource) -> None:
         self._become("stopping", reason)
-        self._close_chain(reason, self._origin(source))
+        self._close_lane(reason, self._origin(source))
 
-    def _close_chain(self, reason: str, origin: Origin) -> None:
-        assert self._chain is not None
-        assert self._spool_lane is not None
-        if self._chain.turned_away.packets:
-            self._declare_turned_away(origin, closing=True)
-        self._around.spool.admit(self._spool_lane, HEADER_ROOM_BYTES, closing=True)
-        record, message = self._chain.seal_closing(origin, reason, self._books())
-        self._memory.ended, self._memory.reason = True, reason
-        self._spool(record, message, HEADER_ROOM_BYTES)
-        self._around.spool.finish_lane(self._spool_lane)
-        self._around.wake_publisher()
+    def _close_lane(self, reason: str, origin: Origin) -> None:
+        assert self._writer is not None
+        self._writer.close(reason, origin)
         self._become("stopped", reason)
-
-
-def behind(columns: Columns, packets: int) -> Columns:
-    """The columns without their first `packets` packets."""
-    skipped_bytes = sum(memoryview(columns.captured_bytes)[: 4 * packets].cast("I"))
-    return Columns(
-        timestamp_ns=memoryview(columns.timestamp_ns)[8 * packets :],
-        captured_bytes=memoryview(columns.captured_bytes)[4 * packets :],
-        original_bytes=memoryview(columns.original_bytes)[4 * packets :],
-        flags=memoryview(columns.flags)[2 * packets :],
-        data=memoryview(columns.data)[skipped_bytes:],
-    )

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.batcher import behind
 from agent.pipeline import open_source
-from agent.session import CaptureSession, Surroundings, behind
+from agent.session import CaptureSession
 from agent.session_memory import ChainHead, SessionMemory
 from agent.settings import Config
 from agent.spool import Spool
+from agent.surroundings import Surroundings
 from tests.agent.batches import AGENT, BOOT, KEY, SESSION, columns, drain, judge, new_spool
 from tests.agent.test_replay import write_pcap
 from tests.support.netns import wait_for

@@ -1,0 +1,114 @@
+"""The entry of one lane: room in the spool, then a sequence and a signature, then the spool's file.
+
+The order matters. Room is asked for *before* a batch is sealed, so what is turned away never had a sequence; the chain
+declares it by a link of its own as soon as there is room again. Used by one thread, the session's.
+"""
+
+from __future__ import annotations
+
+from agent.batcher import HEADER_ROOM_BYTES, Chain, Origin, Packed
+from agent.books import SessionBooks
+from agent.lane import SpoolLane
+from agent.segment import Record
+from agent.session_memory import SessionMemory
+from agent.spool import Admission
+from agent.surroundings import Surroundings
+from wire.batch import NO_HASH
+from wire.books import Books
+from wire.names import Lane
+from wire.report import LaneHead
+from wire.session import SessionSpec
+
+
+class LaneWriter:
+    """The bulk lane of one session in this boot; its chain goes on where the boot before left it."""
+
+    def __init__(
+        self,
+        spec: SessionSpec,
+        memory: SessionMemory,
+        books: SessionBooks,
+        around: Surroundings,
+        *,
+        from_file: bool,
+    ) -> None:
+        self._memory = memory
+        self._books = books
+        self._around = around
+        head = memory.heads[Lane.BULK]
+        found = around.last_records.get((spec.id, Lane.BULK))
+        if found is not None and (found.boot != head.boot or found.next_sequence > head.next_sequence):
+            head = found  # the memory was behind the spool (a power cut)
+        known = head.known and head.header_hash != NO_HASH
+        self._chain = Chain(
+            agent=around.agent,
+            boot=around.boot,
+            session=spec.id,
+            lane=Lane.BULK,
+            key=around.key,
+            previous=head.header_hash if known else NO_HASH,
+            previous_boot=head.boot if known else None,
+            clock=around.clock,
+            from_file=from_file,
+        )
+        # A file's batches are never dropped: they wait (see `CaptureSession`), whatever was declared.
+        self.lane: SpoolLane = around.spool.open_lane(
+            around.boot, spec.id, Lane.BULK, "drop_newest" if from_file else spec.overflow
+        )
+
+    def head(self) -> LaneHead:
+        """Where the chain stands, for the report."""
+        return LaneHead(self._chain.next_sequence, self._chain.header_hash)
+
+    def write(self, packed: Packed, origin: Origin) -> Admission:
+        """Seal and spool a batch if there is room; otherwise nothing happened but, perhaps, the link's declaration."""
+        if self._chain.turned_away.packets and not self._declare_turned_away(origin):
+            return Admission.DROP_NEWEST
+        admission = self._around.spool.admit(self.lane, packed.size)
+        if admission is Admission.ACCEPTED:
+            self._count(packed)  # before the memory is saved: an import goes on behind what it counts
+            record, message = self._chain.seal_packets(packed, self._read_books(entering=packed.packets))
+            self._append(record, message, packed.size)
+        return admission
+
+    def turn_away(self, packed: Packed) -> None:
+        """Count a batch that found no room, here and in the chain."""
+        self._count(packed)
+        self._chain.note_turned_away(packed)
+        with self._around.spool.lock:
+            self._books.dropped_newest += packed.packets
+
+    def close(self, reason: str, origin: Origin) -> None:
+        """End the lane for good: its closing batch always fits."""
+        if self._chain.turned_away.packets:
+            self._declare_turned_away(origin, closing=True)
+        self._around.spool.admit(self.lane, HEADER_ROOM_BYTES, closing=True)
+        record, message = self._chain.seal_closing(origin, reason, self._read_books())
+        self._memory.ended, self._memory.reason = True, reason
+        self._append(record, message, HEADER_ROOM_BYTES)
+        self._around.spool.finish_lane(self.lane)
+        self._around.wake_publisher()
+
+    def _count(self, packed: Packed) -> None:
+        self._memory.packets += packed.packets
+        self._memory.captured_bytes += packed.captured_bytes
+
+    def _declare_turned_away(self, origin: Origin, *, closing: bool = False) -> bool:
+        room = HEADER_ROOM_BYTES
+        if self._around.spool.admit(self.lane, room, closing=closing) is not Admission.ACCEPTED:
+            return False
+        record, message = self._chain.seal_turned_away(origin, "spool full", self._read_books())
+        self._append(record, message, room)
+        return True
+
+    def _read_books(self, *, entering: int = 0) -> Books:
+        with self._around.spool.lock:
+            return self._books.read([self.lane], entering=entering)
+
+    def _append(self, record: Record, message: bytes, admitted: int) -> None:
+        self._around.spool.append(self.lane, record, message, admitted=admitted)
+        head = self._memory.heads[Lane.BULK]
+        head.boot, head.next_sequence = self._around.boot, self._chain.next_sequence
+        head.header_hash = self._chain.header_hash
+        self._memory.save()
+        self._around.wake_publisher()
