@@ -1,16 +1,12 @@
 """The hub's web application: its parts, its routes, and what an error looks like.
 
-`Hub` holds the running parts; routes reach it by `hub_of(request)`. The order of what a request passes, from outside:
+The order of what a request passes, from outside:
 RequestLimits → SafetyHeaders → Litestar (error pages → Guard → route). The safety headers are outside, so that error
 pages and static files carry them, too.
 """
 
-import asyncio
 import logging
-import time
-from dataclasses import dataclass, field
-from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import orjson
@@ -24,25 +20,15 @@ from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp
 
 from hub.archive import ArchiveError
-from hub.auth import Authentication, TooManyLogins
-from hub.config import HubSettings
+from hub.auth import TooManyLogins
 from hub.control import AgentAway, AgentSilent, ControlError
 from hub.guard import Guard, PasswordChangeNeeded, SafetyHeaders
-from hub.live import LiveFeed, TooManyViewers
-from hub.pages import STATIC, Pages, wants_html
-from hub.registry import ConflictError, Registry, RegistryError, UnknownError
+from hub.live import TooManyViewers
+from hub.pages import STATIC, wants_html
+from hub.registry import ConflictError, RegistryError, UnknownError
 from hub.request_limits import RequestLimits
+from hub.running import Hub, hub_of
 from wire.errors import WireError
-
-if TYPE_CHECKING:
-    from hub.bus import Bus
-    from hub.control import Control
-    from hub.declarer import Declarer
-    from hub.export import Export
-    from hub.keeper import Keeper
-    from hub.ledger import Ledger
-    from hub.presence import Presence
-    from hub.sessions import SessionControl
 
 log = logging.getLogger("wirepool.hub.app")
 
@@ -63,50 +49,6 @@ TITLES = {
     503: "Not available now",
     504: "The agent didn't answer",
 }
-
-
-@dataclass(slots=True)
-class Hub:
-    """The running parts of one hub."""
-
-    registry: Registry
-    bus: "Bus"
-    system_bus: "Bus | None"
-    sessions: "SessionControl"
-    presence: "Presence"
-    live: LiveFeed
-    ledger: "Ledger"
-    export: "Export"
-    control: "Control"
-    declarer: "Declarer"
-    keeper: "Keeper"
-    settings: HubSettings = field(default_factory=HubSettings)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set at shutdown: event streams end."""
-    started_ns: int = field(default_factory=time.time_ns)
-    pages: Pages = field(init=False)
-    authentication: Authentication = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pages = Pages(program_version())
-        self.authentication = Authentication(
-            self.registry, idle_s=self.settings.session_idle_s, lifetime_s=self.settings.session_lifetime_s
-        )
-
-
-def program_version() -> str:
-    """The installed version; also the cache key of our own static files."""
-    try:
-        return metadata.version("wirepool")
-    except metadata.PackageNotFoundError:
-        return "0"
-
-
-def hub_of(request: Request[Any, Any, Any]) -> Hub:
-    """The hub a request is served by."""
-    hub = request.app.state["hub"]
-    assert isinstance(hub, Hub)
-    return hub
 
 
 def create_litestar(hub: Hub) -> Litestar:

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import nats.errors
 
-from hub.app import Hub
 from hub.backbone import enrolment, first_start, nats_server, renewal, streams, system_account
 from hub.backbone.state import StateDir
 from hub.bus import Bus
@@ -32,6 +31,7 @@ from hub.ledger import Ledger
 from hub.live import LiveFeed
 from hub.presence import Presence
 from hub.registry import AgentRecord, Registry
+from hub.running import Hub
 from hub.sessions import SessionControl
 from wire.keys import SigningKey
 

@@ -6,9 +6,9 @@ from litestar import Request, Response, get, post
 from litestar.enums import RequestEncodingType
 from litestar.response import Redirect
 
-from hub.app import hub_of
 from hub.auth import COOKIE, FIRST_USER, MIN_PASSWORD_CHARACTERS, PasswordRefused, TooManyLogins
 from hub.guard import web_session
+from hub.running import hub_of
 
 AnyRequest = Request[Any, Any, Any]
 FORM = RequestEncodingType.URL_ENCODED

@@ -9,10 +9,10 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
-from hub.app import Hub, hub_of
 from hub.control import ControlError
 from hub.guard import web_session
 from hub.registry import WebSession
+from hub.running import Hub, hub_of
 from hub.streaming import event, event_stream
 
 AnyRequest = Request[Any, Any, Any]

@@ -9,7 +9,6 @@ from litestar import Request, Response, get, post
 from litestar.exceptions import ClientException
 from litestar.params import FromPath
 
-from hub.app import Hub, hub_of
 from hub.books_table import verdict_of
 from hub.guard import web_session
 from hub.presence import AgentStatus
@@ -17,6 +16,7 @@ from hub.registry import ConflictError
 from hub.routes.live import judge_filter
 from hub.routes.sessions import ORDERS, give_order
 from hub.routes.start_form import NUMBERS
+from hub.running import Hub, hub_of
 from hub.session_books import session_books
 from hub.session_view import matches, view
 from wire.names import check_agent_id, check_session_id

@@ -7,7 +7,7 @@ from litestar import Request, get
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
-from hub.app import Hub, hub_of
+from hub.running import Hub, hub_of
 from hub.streaming import download
 from wire.names import check_session_id
 

@@ -5,8 +5,8 @@ from typing import Any
 from litestar import Request, get
 from litestar.response import Response
 
-from hub.app import hub_of
 from hub.registry import RegistryError
+from hub.running import hub_of
 
 
 @get("/healthz", opt={"public": True})

@@ -11,12 +11,12 @@ from litestar import Request, Response, get, post
 from litestar.response import Redirect
 from litestar.types import ASGIApp
 
-from hub.app import Hub, hub_of
 from hub.control import ControlError
 from hub.guard import web_session
 from hub.live import SessionTotals
 from hub.registry import RegistryError, UnknownError, WebSession
 from hub.routes import start_form
+from hub.running import Hub, hub_of
 from hub.session_view import SessionView, view
 from hub.streaming import event, event_stream
 from wire.errors import WireError

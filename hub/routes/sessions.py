@@ -6,12 +6,12 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
-from hub.app import Hub, hub_of
 from hub.books_table import groups, verdict_of
 from hub.guard import web_session
 from hub.registry import ConflictError
 from hub.routes.live import judge_filter
 from hub.routes.start_form import whole_number
+from hub.running import Hub, hub_of
 from hub.session_books import session_books
 from hub.session_view import SessionView, matches, view
 from wire.errors import WireError

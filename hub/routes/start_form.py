@@ -7,8 +7,8 @@ from typing import Any
 
 from litestar.datastructures import FormMultiDict
 
-from hub.app import Hub
 from hub.presence import AgentStatus
+from hub.running import Hub
 from wire.report import InterfaceReport
 from wire.session import MAX_FILTER_BYTES, MAX_INTERFACE_BYTES, MAX_SNAPLEN, OVERFLOWS
 

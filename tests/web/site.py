@@ -18,13 +18,14 @@ from typing import Any
 import httpx
 
 from hub import server
-from hub.app import Hub, create_app
+from hub.app import create_app
 from hub.auth import FIRST_USER, ensure_first_user
 from hub.backbone import first_start, nats_server
 from hub.backbone.state import StateDir
 from hub.config import HubSettings
 from hub.process import running_hub
 from hub.renewal_tls import RenewableCertificate
+from hub.running import Hub
 from wire.keys import SigningKey
 
 MEBIBYTE = 1 << 20

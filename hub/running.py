@@ -1,0 +1,69 @@
+"""The running parts of one hub, and how a route reaches them."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request
+
+from hub.auth import Authentication
+from hub.config import HubSettings
+from hub.live import LiveFeed
+from hub.pages import Pages
+from hub.registry import Registry
+
+if TYPE_CHECKING:
+    from hub.bus import Bus
+    from hub.control import Control
+    from hub.declarer import Declarer
+    from hub.export import Export
+    from hub.keeper import Keeper
+    from hub.ledger import Ledger
+    from hub.presence import Presence
+    from hub.sessions import SessionControl
+
+
+@dataclass(slots=True)
+class Hub:
+    """The running parts of one hub."""
+
+    registry: Registry
+    bus: "Bus"
+    system_bus: "Bus | None"
+    sessions: "SessionControl"
+    presence: "Presence"
+    live: LiveFeed
+    ledger: "Ledger"
+    export: "Export"
+    control: "Control"
+    declarer: "Declarer"
+    keeper: "Keeper"
+    settings: HubSettings = field(default_factory=HubSettings)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at shutdown: event streams end."""
+    started_ns: int = field(default_factory=time.time_ns)
+    pages: Pages = field(init=False)
+    authentication: Authentication = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pages = Pages(program_version())
+        self.authentication = Authentication(
+            self.registry, idle_s=self.settings.session_idle_s, lifetime_s=self.settings.session_lifetime_s
+        )
+
+
+def program_version() -> str:
+    """The installed version; also the cache key of our own static files."""
+    try:
+        return metadata.version("wirepool")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def hub_of(request: Request[Any, Any, Any]) -> Hub:
+    """The hub a request is served by."""
+    hub = request.app.state["hub"]
+    assert isinstance(hub, Hub)
+    return hub
