@@ -24,24 +24,23 @@ class SessionBooks:
         self._lock = threading.Lock()
         self._before = SourceStatistics()
         self._source: PacketSource | None = None
+        self._delivered_earlier = 0
 
     def open_source(self, source: PacketSource) -> None:
         with self._lock:
             self._source = source
+            self._delivered_earlier = 0
 
     def delivered_earlier(self, packets: int) -> None:
         """The source will hand these out again, though an earlier boot's books have them: leave them out of ours."""
         with self._lock:
-            before = self._before
-            self._before = replace(
-                before, received=before.received - packets, captured=before.captured - packets
-            )
+            self._delivered_earlier = packets
 
     def close_source(self) -> None:
         """The source has been closed: its last figures are kept."""
         with self._lock:
             if self._source is not None:
-                self._before = _added(self._before, self._source.statistics())
+                self._before = _added(self._before, self._of_source(self._source))
                 self._source = None
 
     def statistics(self) -> SourceStatistics:
@@ -49,7 +48,16 @@ class SessionBooks:
         with self._lock:
             if self._source is None:
                 return self._before
-            return _added(self._before, self._source.statistics())
+            return _added(self._before, self._of_source(self._source))
+
+    def _of_source(self, source: PacketSource) -> SourceStatistics:
+        """Without what was delivered earlier, as far as the source has come: a counter never goes below 0, whatever
+        became of the file meanwhile."""
+        statistics = source.statistics()
+        again = min(self._delivered_earlier, statistics.captured)
+        if not again:
+            return statistics
+        return replace(statistics, received=statistics.received - again, captured=statistics.captured - again)
 
     def read(self, lanes: Iterable[SpoolLane], *, entering: int = 0, turned_away: int = 0) -> Books:
         """All counters. entering, turned_away: packets of the batch at hand, counted as if it were settled already.
