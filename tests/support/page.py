@@ -25,15 +25,24 @@ class Driver:
     def log_in(self) -> None:
         """With the printed password, then the one of one's own that the page asks for."""
         page = self.page
-        page.goto(self.stand.url + "/login")
-        page.get_by_label("User").fill("admin")
-        page.get_by_label("Password").fill(self.stand.first_password)
-        page.get_by_test_id("login").click()
+        self._enter(self.stand.first_password)
         page.get_by_label("Password until now").fill(self.stand.first_password)
         page.get_by_label("New password").fill(PASSWORD)
         page.get_by_label("The new one again").fill(PASSWORD)
         page.get_by_test_id("change-password").click()
         expect(page.get_by_test_id("nav-agents")).to_be_visible()
+
+    def log_in_again(self) -> None:
+        """With the password of one's own, after somebody has set it."""
+        self._enter(PASSWORD)
+        expect(self.page.get_by_test_id("nav-agents")).to_be_visible()
+
+    def _enter(self, password: str) -> None:
+        page = self.page
+        page.goto(self.stand.url + "/login")
+        page.get_by_label("User").fill("admin")
+        page.get_by_label("Password").fill(password)
+        page.get_by_test_id("login").click()
 
     def start_capture(self, where: dict[str, str], filter_text: str) -> dict[str, str]:
         """Start a session on each agent's interface; agent → session id, once all of them run."""
