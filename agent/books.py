@@ -36,6 +36,11 @@ class SessionBooks:
         with self._lock:
             self._delivered_earlier = packets
 
+    def left_for_next_boot(self, packets: int) -> None:
+        """Read from the file and not spooled: the next boot reads and counts them again."""
+        with self._lock:
+            self._delivered_earlier += packets
+
     def close_source(self) -> None:
         """The source has been closed: its last figures are kept."""
         with self._lock:

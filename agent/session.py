@@ -64,6 +64,8 @@ class CaptureSession:
         self._snaplen = spec.snaplen
         self._refused_revision = 0
         self._deadline_s: float | None = None
+        self._limited_s: float | None = None
+        """The declared duration that `_deadline_s` was reckoned from."""
         self._thread: threading.Thread | None = None
         self._done = True
         self._tried: SessionSpec | None = None
@@ -267,8 +269,8 @@ class CaptureSession:
         """A replay that an earlier life of the agent began goes on behind what that one had spooled."""
         left = self._memory.packets if source.clock_source == "file" else 0
         self.books.delivered_earlier(left)
-        while left > 0 and not self._leaving and not source.finished:
-            packets = source.read_batch(buffer, linger_ns=0, wait_ms=0)
+        while left > 0 and not self._leaving and not source.finished and self._wanted.state != "stopped":
+            packets = source.read_batch(buffer, linger_ns=0, wait_ms=_IDLE_WAIT_MS)
             if packets > left:
                 self._ship(source, buffer, behind(buffer.columns(), left))
                 return
@@ -328,8 +330,10 @@ class CaptureSession:
         elif wanted.state == "running" and self.state == "paused":
             source.resume()
             self._become("running")
-        self._deadline_s = None
-        if wanted.max_duration_s is not None:
+        if wanted.max_duration_s != self._limited_s:  # reckoned once: a stepped clock must not end a session
+            self._limited_s, self._deadline_s = wanted.max_duration_s, None
+            if wanted.max_duration_s is None:
+                return ""
             left_s = wanted.max_duration_s - (time.time_ns() - self._memory.started_ns) / 1e9
             self._deadline_s = time.monotonic() + left_s
         return ""
@@ -379,7 +383,10 @@ class CaptureSession:
         assert self._writer is not None
         admission = self._writer.write(packed, origin)
         while admission is not Admission.ACCEPTED and source.clock_source == "file":
-            if self._leaving or self._wanted.state == "stopped":
+            if self._wanted.state == "stopped":
+                break  # it won't be read again: turned away, and declared before the lane closes
+            if self._leaving:
+                self.books.left_for_next_boot(packed.packets)
                 return ""
             self._around.spool.wait_for_room(0.5)  # a file can wait: nothing of it is dropped
             admission = self._writer.write(packed, origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,53 @@ def test_columns_behind_the_first_packets(skipped: int) -> None:
     assert len(rest.data) == 10 * (4 - skipped)
     if skipped < 4:
         assert int.from_bytes(bytes(rest.timestamp_ns)[:8], "little") == 1000 + skipped
+
+
+@pytest.mark.parametrize("how", ["stopped", "leaving"])
+def test_an_end_while_a_file_waits_for_room(tmp_path: Path, how: str) -> None:
+    """Stopped: what was read and found no room is declared. Leaving: the next boot reads it again."""
+    file = tmp_path / "in.pcap"
+    write_pcap(file, 20_000)
+    spool = new_spool(tmp_path / "spool", max_bytes=30_000)
+    session = CaptureSession(spec(file), SessionMemory.open(tmp_path / "s", SESSION), around(spool))
+    waited: list[float] = []
+    wait_for_room = spool.wait_for_room
+
+    def counted(timeout_s: float) -> None:
+        waited.append(timeout_s)
+        wait_for_room(timeout_s)
+
+    spool.wait_for_room = counted  # type: ignore[method-assign]
+    session.start()
+    wait_for(lambda: bool(waited), "the file waits for room")
+    if how == "stopped":
+        session.declare(replace(session.wanted, state="stopped"))
+    else:
+        session.leave()
+    assert session.join(10)
+    books = session.read_books()
+    assert (books.captured_difference(), books.received_difference(), books.spooled_difference()) == (0, 0, 0)
+    assert (books.dropped_newest > 0) == (how == "stopped")
+    assert books.spooled > 0
+    if how == "stopped":
+        headers = [open_batch(message, public=KEY.public).header for _, message in drain(spool)]
+        assert [h.kind for h in headers[-2:]] == [Kind.TOMBSTONE, Kind.CLOSING]
+        assert headers[-2].packets == books.dropped_newest
+
+
+def test_a_stepped_clock_does_not_end_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "in.pcap"
+    write_pcap(file, 20_000)
+    spool = new_spool(tmp_path / "spool")
+    memory = SessionMemory.open(tmp_path / "s", SESSION)
+    slow = replace(spec(file, max_duration_s=60.0), replay=Replay(str(file), 2000))
+    session = CaptureSession(slow, memory, around(spool))
+    session.start()
+    wait_for(lambda: session.captured_totals[0] > 0, "packets come")
+    now_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + 3600 * 10**9)
+    before = session.captured_totals[0]
+    wait_for(lambda: session.captured_totals[0] > before + 200 or not session.alive, "it goes on")
+    assert (session.alive, session.reason) == (True, "")
+    session.leave()
+    assert session.join(10)
