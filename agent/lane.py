@@ -207,6 +207,14 @@ class SpoolLane:
         if self.finished and not self.segments:
             self.remove_directory()
 
+    def release_acknowledged(self) -> bool:
+        """Let go of the open segment when all of it is acknowledged; whether that gave room."""
+        if self.finished or not self.segments or not self.drained:
+            return False
+        self.segments[-1].seal()
+        self._remove_acknowledged()
+        return not self.segments
+
     def remove_segment(self, index: int) -> None:
         """Take a segment and its file away; the position of reading stays where it is."""
         segment = self.segments.pop(index)

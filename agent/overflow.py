@@ -62,11 +62,16 @@ def drop_oldest_segment(lane: SpoolLane, seal: SealTombstone) -> int | None:
     if sum(len(message) + 80 for _, message in kept) >= old_size:
         return None
     replacement = _write(kept, lane, first)
-    for segment in merged:
-        if segment.path is None or segment.path != replacement.path:
-            segment.remove()
-        else:
+    for segment in reversed(merged):
+        if segment.path is not None and segment.path == replacement.path:
             segment.close_fd()
+            continue
+        try:
+            segment.remove()
+        except OSError:
+            if replacement.in_memory and segment is target:
+                return None  # a disk that takes nothing and gives nothing up: what it holds can still be read and sent
+            # Otherwise the next start finds the file, and in front of it the tombstone of the same sequences.
     start = index - len(merged) + 1
     lane.segments[start : index + 1] = [replacement]
     freed = old_size - replacement.size

@@ -126,6 +126,8 @@ class Spool:
         with self.lock:
             if not closing:
                 while not self._fits(size):
+                    if any(one.release_acknowledged() for one in self.lanes):
+                        continue  # one at a time: each gives room
                     if lane.overflow == "stop":
                         return Admission.STOP
                     if not self._make_room(lane):

@@ -1,6 +1,7 @@
 """The spool keeps its word: against a model, across crashes, at its bound and on a full disk."""
 
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -320,8 +321,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     need("root", "mount")
     place = tmp_path / "disk"
     place.mkdir()
-    import subprocess
-
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "wirepool-test", str(place)], check=False)
     if made.returncode:
         pytest.skip("mount isn't allowed here")
@@ -484,3 +483,52 @@ def test_the_oldest_wait_is_known(tmp_path: Path) -> None:
     assert spool.oldest_spooled_ns() == oldest
     spool.acknowledge(feeder.lane, 0)
     assert spool.oldest_spooled_ns() is None
+
+
+@pytest.mark.root
+def test_a_disk_that_became_read_only_costs_neither_the_session_nor_what_is_on_it(small_disk: Path) -> None:
+    """As after an input/output error: nothing can be written or removed any more, all of it can still be read."""
+    spool = new_spool(small_disk / "spool", max_bytes=8 << 20, memory_bytes=300_000)
+    feeder = Feeder(spool)
+    for _ in range(20):
+        feeder.feed(40, 1000)
+    on_disk = len(feeder.made)
+    subprocess.run(["mount", "--bind", str(small_disk), str(small_disk)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(small_disk)], check=True)
+        accepted = [feeder.feed(40, 1000) for _ in range(40)]
+        assert spool.disk_error is not None
+        assert "Read-only" in spool.disk_error
+        assert (
+            accepted[-1] is Admission.DROP_NEWEST
+        )  # counted by the session, instead of an exception that ends it
+        lane = feeder.lane
+        assert lane.dropped_packets == 0
+        assert lane.spooled_packets == lane.pending_packets
+    finally:
+        subprocess.run(["umount", "--lazy", str(small_disk)], check=True)
+    assert len(feeder.made) > on_disk
+    spool._move_to_disk()
+    assert str(spool.disk_error) == "None"
+    feeder.close()
+    sent = drain(spool)
+    assert sent == feeder.made
+    assert judge([message for _, message in sent]).verdict is not Verdict.UNEXPLAINED_GAP
+    spool.close()
+
+
+def test_room_that_only_holds_acknowledged_batches_is_free(tmp_path: Path) -> None:
+    """Each lane's open segment keeps what was acknowledged until it is full: many lanes fill a small spool with it."""
+    spool = new_spool(tmp_path, max_bytes=16 << 20)
+    feeders = [Feeder(spool, session=f"{chr(97 + i // 26)}{chr(97 + i % 26)}" + "a" * 24) for i in range(40)]
+    for _ in range(3):
+        for feeder in feeders:
+            assert feeder.feed(8, 60_000) is Admission.ACCEPTED
+            drain(spool)
+    assert spool.pending_batches == 0
+    for feeder in feeders:
+        feeder.close()
+        drain(spool)
+        assert judge([message for _, message in feeder.made]).verdict is Verdict.INTACT
+    spool.close()
+    assert files_below(tmp_path) == []
