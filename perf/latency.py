@@ -14,17 +14,19 @@ import calendar
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nats
 from nats.aio.msg import Msg
+from playwright.sync_api import Page
 
 from hub.backbone import pki
 from perf import results
 from perf.stand import INTERFACE, Bench, bench
 from perf.traffic import write_capture
 from tests.support.browser import chromium
-from tests.support.lab import HUB_ADDRESS
+from tests.support.lab import HUB_ADDRESS, stop_process
 from tests.support.netns import wait_for
 from tests.support.page import Driver
 from wire.batch import Kind, decode_columns, open_batch
@@ -114,48 +116,60 @@ def _row_latency_ms(title: str, shown_ms: float) -> float:
     return shown_ms - calendar.timegm(seconds) * 1000.0 - int(fraction[:9]) / 1e6
 
 
-def measure(
-    here: Bench, driver: Driver, rate: int, seconds: float
-) -> tuple[list[float], list[float], int, int]:
-    """One rate: (receipt latencies, row latencies, packets sent, packets dropped), latencies in ms
-    ascending."""
-    capture = here.directory / f"rate-{rate}.pcap"
-    with open(capture, "wb") as output:
-        write_capture(output, max(1, int(rate * seconds)))
+def measure_receipt(here: Bench, capture: Path, rate: int) -> tuple[list[float], int]:
+    """(latencies in ms ascending, packets dropped by the ring), while curl watches the session as a page
+    would.
+
+    Not with Chromium: its drawing would compete with the agent for this machine's processors, and in life it
+    runs elsewhere.
+    """
     session = here.curl.start("capturer", INTERFACE, promiscuous=True)
-    page = driver.page
+    log = f"watch-{session}.log"
+    watcher = here.lab.hub.start(*here.curl.stream(f"/events/live?session={session}"), log=log)
+    with Receipts(here, session) as receipts:
+        # The first packets find the notice that somebody watches still on its way: they aren't counted.
+        _send_until(here, lambda: "event: rows" in here.lab.hub.log(log))
+        receipts.forget()
+        _replay_and_store(here, session, capture, rate)
+    stop_process(watcher)
+    dropped: int = here.curl.order(session, "stop", "stopped")["books"]["dropped_ring"]
+    return receipts.latencies_ms(), dropped
+
+
+def measure_rows(here: Bench, page: Page, capture: Path, rate: int) -> tuple[list[float], int]:
+    """(latencies in ms ascending, packets dropped by the ring), in Chromium on this same machine."""
+    session = here.curl.start("capturer", INTERFACE, promiscuous=True)
     page.goto(f"{here.stand.url}/live?session={session}")
     page.get_by_test_id("count-packets").wait_for()
     page.evaluate(WATCH_ROWS)
-    with Receipts(here, session) as receipts:
-        # The first packets find the watch notice still on its way: they warm the way up and are not counted.
-        _warm_up(here, driver)
-        receipts.forget()
-        sent, _ = here.replay(capture, rate)
-        wait_for(
-            lambda: here.curl.session(session)["archived_packets"] >= sent,
-            "all packets stored",
-            timeout_s=120,
-        )
-        rows = page.evaluate("() => window.seenRows")
-    books = here.curl.order(session, "stop", "stopped")["books"]
-    capture.unlink()
-    shown = sorted(_row_latency_ms(title, shown_ms) for title, shown_ms in rows)
-    return receipts.latencies_ms(), shown, sent, books["dropped_ring"]
+    _send_until(here, lambda: bool(page.evaluate("() => window.seenRows.length")))
+    page.evaluate("() => { window.seenRows = []; }")
+    _replay_and_store(here, session, capture, rate)
+    rows = page.evaluate("() => window.seenRows")
+    page.goto("about:blank")
+    dropped: int = here.curl.order(session, "stop", "stopped")["books"]["dropped_ring"]
+    return sorted(_row_latency_ms(title, shown_ms) for title, shown_ms in rows), dropped
 
 
-def _warm_up(here: Bench, driver: Driver) -> None:
-    """Packets until the page shows one; then the page's list of seen rows begins anew."""
+def _replay_and_store(here: Bench, session: str, capture: Path, rate: int) -> None:
+    before = here.curl.session(session)["archived_packets"]
+    sent, _ = here.replay(capture, rate)
+    wait_for(
+        lambda: here.curl.session(session)["archived_packets"] >= before + sent, "all stored", timeout_s=120
+    )
+
+
+def _send_until(here: Bench, seen: Callable[[], bool]) -> None:
+    """A few packets again and again, until they are seen."""
     small = here.directory / "warm.pcap"
     with open(small, "wb") as output:
         write_capture(output, 50)
 
-    def shown() -> bool:
+    def sent_and_seen() -> bool:
         here.replay(small, 500)
-        return bool(driver.page.evaluate("() => window.seenRows.length") > 0)
+        return seen()
 
-    wait_for(shown, "a first row", timeout_s=30)
-    driver.page.evaluate("() => { window.seenRows = []; }")
+    wait_for(sent_and_seen, "a first packet", timeout_s=30)
 
 
 def main() -> int:
@@ -170,23 +184,26 @@ def main() -> int:
     rates = [int(part) for part in arguments.rates.split(",")]
     table: list[list[str]] = []
     figures: dict[str, object] = {}
-    with bench() as here, chromium(here.lab.hub.net, Path(here.directory)) as page:
-        driver = Driver(page, here.stand)
-        driver.log_in_again()
+    with bench() as here:
+        captures = {}
         for rate in rates:
-            receipt, row, sent, dropped = measure(here, driver, rate, arguments.seconds)
-            for what, values in (("receipt", receipt), ("row", row)):
-                parts = [results.percentile(values, part) for part in PARTS]
-                table.append(
-                    [
-                        f"{rate:,} pps, {what}",
-                        *(f"{ms:.1f}" for ms in parts),
-                        f"{len(values):,}",
-                        f"{dropped:,}",
-                    ]
-                )
-                figures[f"{what}_ms_at_{rate}_pps"] = [round(ms, 2) for ms in parts]
-            figures[f"sent_at_{rate}_pps"], figures[f"dropped_at_{rate}_pps"] = sent, dropped
+            captures[rate] = here.directory / f"rate-{rate}.pcap"
+            with open(captures[rate], "wb") as output:
+                write_capture(output, max(1, int(rate * arguments.seconds)))
+
+        def note(what: str, rate: int, values: list[float], dropped: int) -> None:
+            parts = [results.percentile(values, part) for part in PARTS]
+            shown = [f"{ms:.1f}" for ms in parts]
+            table.append([f"{what} at {rate:,} pps", *shown, f"{len(values):,}", f"{dropped:,}"])
+            figures[f"{what}_ms_at_{rate}_pps"] = [round(ms, 2) for ms in parts]
+            figures[f"{what}_dropped_at_{rate}_pps"] = dropped
+
+        for rate in rates:
+            note("receipt", rate, *measure_receipt(here, captures[rate], rate))
+        with chromium(here.lab.hub.net, here.directory) as page:
+            Driver(page, here.stand).log_in_again()
+            for rate in rates:
+                note("row", rate, *measure_rows(here, page, captures[rate], rate))
     print(
         results.table(
             ["milliseconds since the kernel's stamp", "p50", "p95", "p99", "measured", "dropped"], table

@@ -107,6 +107,10 @@ class Curl:
         options = ("curl", "-ksS", "--noproxy", "*", "-b", str(self._jar), "-c", str(self._jar))
         return self.stand.lab.hub.run(*options, *argv, timeout_s=timeout_s)
 
+    def stream(self, path: str) -> list[str]:
+        """The command that follows an event stream, logged in, until it is ended."""
+        return ["curl", "-ksSN", "--noproxy", "*", "-b", str(self._jar), self.stand.url + path]
+
     def page(self, path: str) -> str:
         """A page's text; an answer other than 2xx fails."""
         return self._curl("--fail-with-body", self.stand.url + path)
