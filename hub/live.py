@@ -152,8 +152,7 @@ class LiveFeed:
         if header.kind is not Kind.PACKETS:
             return
         now_s = time.monotonic()
-        watched.newest_ns = max(watched.newest_ns, header.last_timestamp_ns)
-        watched.recent.append((now_s, header.packets, header.original_bytes))
+        watched.take_batch(header, now_s)
         source = f"{header.session}.{header.lane}"
         for viewer in watched.viewers:
             viewer.offer(source, packets, header.packets, header.last_timestamp_ns, now_s)

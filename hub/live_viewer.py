@@ -17,7 +17,7 @@ import numpy as np
 
 from hub.bus import Subscription
 from hub.decoder import Row, flag_words, summarize
-from hub.ledger_chains import books_order
+from hub.ledger_chains import MAX_BOOTS_PER_SESSION, books_order
 from wire.batch import Header, Kind, decode_columns, open_batch
 from wire.books import Books
 from wire.errors import WireError
@@ -130,12 +130,23 @@ class WatchedSession:
 
     def take_books(self, boot: bytes, books: Books) -> None:
         known = self.boots.get(boot)
+        if known is None and len(self.boots) >= MAX_BOOTS_PER_SESSION:
+            return
         if known is None or books_order(books) >= books_order(known):
             self.boots[boot] = books
 
-    def totals(self, now_s: float) -> SessionTotals:
+    def take_batch(self, header: Header, now_s: float) -> None:
+        """Count a packets batch for rates and lag."""
+        self.newest_ns = max(self.newest_ns, header.last_timestamp_ns)
+        self.recent.append((now_s, header.packets, header.original_bytes))
+        self._forget_old(now_s)  # also here: a page that has stopped reading asks for no totals
+
+    def _forget_old(self, now_s: float) -> None:
         while self.recent and self.recent[0][0] < now_s - RATE_WINDOW_S:
             self.recent.popleft()
+
+    def totals(self, now_s: float) -> SessionTotals:
+        self._forget_old(now_s)
         books = sum(self.boots.values(), Books())
         return SessionTotals(
             session=self.session,

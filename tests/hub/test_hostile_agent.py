@@ -10,9 +10,11 @@ import pytest
 
 from hub import ledger_chains
 from hub.ledger_booking import Booking, Incoming
+from hub.live_viewer import RATE_WINDOW_S, WatchedSession
 from hub.registry import Registry
 from tests.hub.agent_side import FakeAgent, Message, udp_packet
 from tests.support.nats_backbone import AgentKeys
+from wire.batch import open_batch
 from wire.books import Books
 from wire.keys import SigningKey
 from wire.names import new_session_id
@@ -105,4 +107,20 @@ def test_invented_boots_in_heartbeats_are_bounded(tmp_path: Path, monkeypatch: p
     booking.write_books({(web1.session, "web1", web1.boot): (Books(received=77), 2)})
     (newest,) = registry.connection.execute("SELECT books FROM books WHERE boot = ?", (web1.boot,)).fetchone()
     assert ledger_chains.load_books(newest).received == 77
+    registry.close()
+
+
+def test_a_page_that_stopped_reading_holds_two_seconds_of_rates_and_a_bounded_number_of_boots(
+    tmp_path: Path,
+) -> None:
+    registry = Registry(tmp_path / "r.sqlite3")
+    web1 = enrolled_agent(registry, "web1")
+    watched = WatchedSession(web1.session, "web1", [web1.keys.signing.public])
+    header = open_batch(web1.packets([udp_packet(1)]).data, public=web1.keys.signing.public).header
+    for number in range(5000):  # a batch every 10 ms; nobody asks for totals
+        watched.take_batch(header, number / 100)
+        watched.take_books(secrets.token_bytes(16), Books(received=1))
+    assert len(watched.recent) <= 100 * RATE_WINDOW_S + 1
+    assert watched.totals(50.0).packets_per_second == pytest.approx(100, abs=1)
+    assert len(watched.boots) == ledger_chains.MAX_BOOTS_PER_SESSION
     registry.close()
