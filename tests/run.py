@@ -78,38 +78,69 @@ def missing(what: str) -> Outcome:
 
 
 def run_pytest(
-    name: str, arguments: Sequence[str], *, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+    name: str, *shares: Sequence[str], cwd: Path = ROOT, environment: Mapping[str, str] | None = None
 ) -> Outcome:
-    """pytest with its output shown as it comes; the counts come from its report file, not from its exit status."""
+    """pytest with each share of arguments, side by side; the counts come from its reports, not from its exit status.
+
+    The first share's output is shown as it comes, that of the others behind it.
+    """
     BUILD.mkdir(exist_ok=True)
-    report = BUILD / f"{name}.xml"
-    report.unlink(missing_ok=True)
-    process = subprocess.Popen(
-        python("-m", "pytest", "-q", f"--junit-xml={report}", "--continue-on-collection-errors", *arguments),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **(environment or {})},
-    )
-    status = descent.wait(process, PYTEST_LIMIT_S)
-    if status is None:
-        process.kill()
-    left = descent.end_children()
+    processes: list[subprocess.Popen[bytes]] = []
+    reports = [BUILD / f"{name}-{number}.xml" for number in range(len(shares))]
+    outputs = [BUILD / f"{name}-{number}.log" for number in range(len(shares))]
+    for share, report, output in zip(shares, reports, outputs, strict=True):
+        report.unlink(missing_ok=True)
+        with output.open("wb") as file:
+            processes.append(
+                subprocess.Popen(
+                    python(
+                        "-m",
+                        "pytest",
+                        "-q",
+                        f"--junit-xml={report}",
+                        "--continue-on-collection-errors",
+                        *share,
+                    ),
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file if processes else None,
+                    stderr=subprocess.STDOUT if processes else None,
+                    env={**os.environ, **(environment or {})},
+                )
+            )
+    in_time = descent.wait(processes, PYTEST_LIMIT_S)
+    for output in outputs[1:]:
+        print(output.read_text(encoding="utf-8", errors="replace"), flush=True)
+    left = {} if in_time else {process.pid: "pytest" for process in processes if process.returncode is None}
+    left = descent.end_children() | left
     for pid, command in left.items():
         print(f"left running: {pid} {command}", flush=True)
-    if status is None:
+    if not in_time:
         return Outcome(failed=1, why=f"not done within {PYTEST_LIMIT_S // 60} minutes")
-    if not report.exists():
-        return Outcome(failed=1, why=f"pytest ended with {status} and left no report")
-    passed, failed, skipped = counts(report)
-    if status == 5 and not passed + failed + skipped:  # nothing collected
-        return Outcome(failed=1, why="no test was found")
+    passed = failed = skipped = 0
     why = ""
-    if status != 0:
-        why = "see above"
-        failed = max(failed, 1)  # an error outside any test: collection, a process left running
-    elif left:
+    for process, report in zip(processes, reports, strict=True):
+        found = counts(report) if report.exists() else (0, 1, 0)
+        if (
+            process.returncode
+        ):  # also an error outside any test: collection, a process left running, nothing found
+            found = (found[0], max(found[1], 1), found[2])
+            why = f"pytest ended with {process.returncode}, see above"
+        passed, failed, skipped = passed + found[0], failed + found[1], skipped + found[2]
+    if left:
         failed, why = failed + 1, "processes were left running"
     return Outcome(passed, failed, skipped, why)
+
+
+def shares(quick: bool) -> list[list[str]]:
+    """Everything in one row, or the everyday part in two that wait for different things side by side."""
+    if not quick:
+        return [["--durations=15"]]
+    folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py")))
+    names = [str(path.relative_to(ROOT)) for path in folders]
+    one = [name for name in names if name in {"tests/agent", "tests/house", "tests/hub"}]
+    other = [name for name in names if name not in one]
+    return [["--durations=10", "-m", "not slow", *part] for part in (other, one)]
 
 
 def counts(report: Path) -> tuple[int, int, int]:
@@ -174,7 +205,7 @@ def steps(quick: bool) -> dict[str, Callable[[], Outcome]]:
         "mypy": lambda: checked(python("-m", "mypy")),
         "import-linter": lambda: checked([str(Path(sys.executable).with_name("lint-imports"))]),
         "shellcheck": shellcheck,
-        "pytest": lambda: run_pytest("tests", ["--durations=15", *(["-m", "not slow"] if quick else [])]),
+        "pytest": lambda: run_pytest("tests", *shares(quick)),
     }
     if not quick:
         chosen["sanitizers"] = run_sanitized

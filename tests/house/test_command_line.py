@@ -129,3 +129,23 @@ def test_what_is_missing_is_named_with_what_to_do(bare: Path, chosen: str, answe
     )
     assert refused.returncode == 1
     assert answer in refused.stderr
+
+
+@pytest.mark.parametrize("verb", ["setup", "perf", "lock", "test"])
+def test_asking_for_help_does_nothing_else(verb: str) -> None:
+    shown = run(SCRIPT, verb, "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith(f"usage: wirepool {verb}")
+
+
+@pytest.mark.parametrize("verb", ["setup", "lock"])
+def test_a_verb_of_the_checkout_refuses_what_it_does_not_know(verb: str) -> None:
+    shown = run(SCRIPT, verb, "--nonsense")
+    assert shown.returncode == 1
+    assert "--nonsense" in shown.stderr
+
+
+def test_both_spellings_of_enrolling_are_understood() -> None:
+    need_setup()
+    assert run(SCRIPT, "enrol", "--help").stdout.startswith("usage: wirepool enroll")
+    assert run(SCRIPT, "agent", "enroll", "--help").stdout.startswith("usage: wirepool agent enrol")

@@ -12,7 +12,7 @@ descent.adopt_orphans()
 # A child that leaves two grandchildren: one that has ended by then, one that stays.
 script = "(true &) ; (sleep 1000 &) ; exit 3"
 process = subprocess.Popen(["sh", "-c", script])
-print(descent.wait(process, 60))
+print(descent.wait([process], 60), process.returncode)
 print(sorted(descent.end_children().values()))
 print(descent.children())
 """
@@ -22,4 +22,4 @@ def test_orphans_are_found_ended_and_buried() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == ["3", "['sleep 1000']", "{}"]
+    assert done.stdout.splitlines() == ["True 3", "['sleep 1000']", "{}"]

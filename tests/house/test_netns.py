@@ -26,12 +26,7 @@ def test_a_pair_carries_packets_and_is_gone_afterwards() -> None:
         assert names == {"lo", "veth0"}
         assert "veth0" not in {name for _, name in socket.if_nameindex()}
         with right.start("sleep", "1000") as sleeper:
-            assert (
-                str(sleeper.pid)
-                in subprocess.run(
-                    ["ip", "netns", "pids", right.name], capture_output=True, text=True, check=True
-                ).stdout.split()
-            )
+            netns.wait_for(lambda: str(sleeper.pid) in pids(right), "sleep runs inside")
         assert sleeper.poll() is not None
     assert not list(Path("/run/netns").glob(f"wp-{os.getpid()}-*"))
 

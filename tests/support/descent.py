@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
@@ -37,18 +38,19 @@ def children() -> dict[int, str]:
     return found
 
 
-def wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-    """Wait for `process` and bury every adopted orphan meanwhile; its exit status, None when it takes too long."""
+def wait(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float) -> bool:
+    """Wait for `processes` and bury every adopted orphan meanwhile; False when it takes too long."""
     deadline = time.monotonic() + timeout_s
-    while True:
+    waiting = {process.pid: process for process in processes}
+    while waiting:
         pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == process.pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode
-        if pid == 0:
+        if pid in waiting:
+            waiting.pop(pid).returncode = os.waitstatus_to_exitcode(status)
+        elif pid == 0:
             if time.monotonic() > deadline:
-                return None
+                return False
             time.sleep(0.05)
+    return True
 
 
 def end_children() -> dict[int, str]:
