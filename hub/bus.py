@@ -72,6 +72,32 @@ class Subscription:
                 await subscription.unsubscribe()
 
 
+class _Client(Client):
+    """nats-py's client, whose reader no message can end.
+
+    nats-py decodes subjects and headers as UTF-8, and what isn't ends its reading task without a word: one message of
+    one agent, stored in a stream, would leave the hub deaf, again after each reconnect. Here such a subject comes with
+    replacement characters and such headers as none, so that whoever verifies the message refuses it.
+    """
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+        return found
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        message: Msg = super()._build_message(sid, _utf8(subject), _utf8(reply), data, headers)
+        return message
+
+
+def _utf8(text: bytes) -> bytes:
+    return bytes(text).decode(errors="replace").encode()
+
+
 class Bus:
     """One NATS user's connection, made again for ever."""
 
@@ -113,7 +139,7 @@ class Bus:
         """Keep a connection until cancelled."""
         while True:
             closed = asyncio.Event()
-            client = Client()
+            client = _Client()
             try:
                 await self._connect(client, closed)
                 await closed.wait()

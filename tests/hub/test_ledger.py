@@ -5,10 +5,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from nats.aio.msg import Msg
+
 from hub.ledger import Ledger
 from hub.session_books import session_books
 from tests.hub.agent_side import FakeAgent, enrolled, udp_packet
-from tests.hub.parts import Parts, parts, running
+from tests.hub.parts import Parts, parts, running, settled
 from tests.support.nats_backbone import until
 from wire.keys import SigningKey
 from wire.names import Lane, batch_subject
@@ -263,3 +266,36 @@ async def test_boot_that_ended_is_settled_from_its_chain(tmp_path: Path) -> None
         assert books.lost_at_end == 4
         assert books.books.received == 29
         assert books.archived_packets == 25
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"PUB cap.web1.\xff\xfe.bulk 3\r\nabc\r\n",
+        b"HPUB cap.web1.SESSION.bulk 6 9\r\n\xff\xff\r\n\r\nabc\r\n",
+        b"HPUB cap.web1.SESSION.bulk 18 21\r\nNATS/1.0 \xff\xff\xff x\r\n\r\nabc\r\n",
+        b"HPUB hb.web1 6 9\r\n\xff\xff\r\n\r\nabc\r\n",
+    ],
+)
+async def test_no_bytes_around_a_message_make_the_hub_deaf(tmp_path: Path, line: bytes) -> None:
+    async with parts(tmp_path) as hub:
+        web1, web2 = await joined(hub, "web1"), await joined(hub, "web2")
+        bus = hub.bus()
+        ledger = Ledger(hub.registry, bus)
+        heard: list[bytes] = []
+
+        async def on_heartbeat(message: Msg) -> None:
+            heard.append(message.data)
+
+        await bus.subscribe("hb.*", on_heartbeat)
+        async with running(bus.run(), ledger.run()):
+            await settled(bus)
+            assert web1.connection is not None
+            await web1.connection._send_command(line.replace(b"SESSION", web1.session.encode()))
+            await web1.connection.flush()
+            await web2.publish(web2.packets(some(3)))
+            await booked(hub, web2, 1)
+            await web2.beat()
+            await until(lambda: bool(heard) and heard[-1] != b"abc")
+            assert b"cap." not in line or ledger.counts.quarantined == 1
+            assert bus.connections == 1
