@@ -1,6 +1,7 @@
 """The page Live: start a capture, watch it, steer it."""
 
 import asyncio
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
@@ -249,6 +250,10 @@ async def _live_events(hub: Hub, ids: list[str], login: WebSession) -> AsyncGene
                 if not hub.authentication.is_open(login):
                     return
                 if all(one.ended for one in views) and not update.rows:
+                    # The sums stay on the page; the rates of the last seconds would claim that packets still come.
+                    last = counters(list(update.totals.values()), not_shown)
+                    c = dataclasses.replace(last, packets_per_second=0.0, bits_per_second=0.0, lag_s=None)
+                    parts.append(event("counters", hub.pages.text("fragments/live_counters.html", c=c)))
                     parts.append(event("ended", ""))
                     yield b"".join(parts)
                     return

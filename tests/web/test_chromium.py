@@ -101,12 +101,38 @@ async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
         await expect(page.get_by_test_id("session-filter")).to_have_text("udp port 10")
         await expect(page.get_by_test_id("filter-form")).to_be_hidden()
 
+        # On the session's own page the state is fetched again and again, also while a question is open: the button that
+        # was pressed is another one by the time it is answered.
+        await page.goto(f"{where.url}/sessions/{session}")
+        pressed = await page.get_by_test_id("stop-capture").element_handle()
+        assert pressed is not None
+        await page.get_by_test_id("stop-capture").click()
+        await page.wait_for_function("(button) => !button.isConnected", arg=pressed)
+        await page.get_by_test_id("confirm-yes").click()
+        await expect(controls).to_have_attribute("data-state", "stopped", timeout=15_000)
+        assert complaints == []
+
+
+async def test_the_end_of_a_capture_on_the_live_page(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (where, _, agent), browser() as (context, complaints):
+        page = await context.new_page()
+        await log_in(page, where)
+        await page.get_by_test_id("agent-web1-capture").click()
+        await page.get_by_test_id("start-capture").click()
+        controls = page.get_by_test_id("controls")
+        await expect(controls).to_have_attribute("data-state", "running", timeout=15_000)
+        session = await controls.get_attribute("data-session") or ""
+        await agent.send(session, [udp_packet(number) for number in range(7)])
+        await expect(page.get_by_test_id("count-packets")).to_have_text("7")
+
         await page.get_by_test_id("stop-capture").click()
         await page.get_by_test_id("confirm-no").click()
         await expect(controls).to_have_attribute("data-state", "running")
         await page.get_by_test_id("stop-capture").click()
         await page.get_by_test_id("confirm-yes").click()
         await expect(controls).to_have_attribute("data-state", "stopped", timeout=15_000)
+        await expect(page.get_by_test_id("count-pps")).to_have_text("0")
+        await expect(page.get_by_test_id("count-packets")).to_have_text("7")
         async with page.expect_download() as download:
             await page.get_by_test_id("export-pcapng").click()
         assert (await download.value).suggested_filename.endswith(".pcapng")
@@ -121,6 +147,7 @@ async def test_the_list_follows_until_the_reader_scrolls_up_and_stays_bounded(tm
         session = answer.json()["session"]["id"]
         await page.goto(f"{where.url}/live?session={session}")
         await until(lambda: session in agent.chains)
+        await until(lambda: where.hub.live.viewers == 1)
         rows = page.locator("#rows tr")
         for first in range(0, 60, 6):
             await agent.send(session, [udp_packet(first + number) for number in range(6)])

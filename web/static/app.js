@@ -64,14 +64,29 @@
   /* Questions before deeds that can't be undone */
   const confirm = one("#confirm");
   let proceed = null;
+  let agreed = null;       // the button of an answered question that is pressed once more
   document.addEventListener("htmx:confirm", (event) => {
     if (!event.detail.question) return;
     event.preventDefault();
     const source = event.detail.elt;
+    if (source === agreed) {
+      agreed = null;
+      event.detail.issueRequest(true);
+      return;
+    }
     one("#confirm-title").textContent = event.detail.question;
     one("#confirm-text").textContent = source.dataset.confirmText ?? "";
     one("#confirm-yes").textContent = source.dataset.confirmYes ?? "Yes";
-    proceed = () => event.detail.issueRequest(true);
+    proceed = () => {
+      if (source.isConnected) {
+        event.detail.issueRequest(true);
+        return;
+      }
+      // What shows the session's state was swapped while the question was open, and htmx does nothing for a button that has
+      // left the page: the new one is asked.
+      agreed = source.id ? document.getElementById(source.id) : null;
+      if (agreed) agreed.click(); else toast("The page has changed meanwhile, and this is no longer possible.");
+    };
     confirm.showModal();
     one("#confirm-no").focus();
   });
