@@ -11,6 +11,8 @@ from wire.errors import WireError
 from wire.report import Heartbeat, Report
 from wire.strict_cbor import loads_map
 
+IMPORTED = "imported files"
+"""Label of a name under which files are imported: no host answers to it, and nothing can be captured there."""
 CLOCK_WARNING_NS = 2_000_000_000
 CREDENTIALS_WARNING_NS = 14 * 86400 * 10**9
 SPOOL_WARNING_PERCENT = 75
@@ -41,6 +43,11 @@ class AgentStatus:
     packets_per_second: float
     bits_per_second: float
     credentials_expire_ns: int | None
+
+    @property
+    def imported(self) -> bool:
+        """Whether only files are imported under this name; what it reports of a host is the hub's own."""
+        return self.label == IMPORTED
 
     @property
     def online(self) -> bool:

@@ -20,11 +20,13 @@ import fcntl
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hub import own_agent, stack
+from hub.agent_status import IMPORTED
 from hub.backbone import nats_server, pki
 from hub.backbone.state import FILE_MODE, StateDir, StateError, write_private
 from hub.registry import Registry
@@ -36,6 +38,8 @@ from wire.session import MAX_SNAPLEN, Replay
 
 PCAP_MAGICS = {bytes.fromhex(text) for text in ("a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a")}
 """pcap in µs and ns of both byte orders (libpcap, pcap-savefile(5)), and pcapng's section header."""
+REFUSAL_CHECK_S = 0.1
+REFUSAL_CHECKS = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     file = check_file(args.file)
     _check_server(state)
     with _one_import(state, args.name):
-        own_agent.ensure_enrolled(state, args.name, label="imported files")
+        own_agent.ensure_enrolled(state, args.name, label=IMPORTED)
         rate = 0.0 if args.pace else args.rate
         session = declare(state, args, Replay(str(file), rate))
         status = _feed(state, args, file, session)
@@ -87,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
     if status == 0:
         print(f"stored as session {session} of {args.name}: {page}")
         return 0
+    if (refused := end_refused(state, session)) is not None:
+        complain(f"nothing was imported: {refused}")
+        return 1
     complain(
         f"not everything is stored yet (session {session}, {page}). To go on:\n"
         f"  wirepool import {file} --as {args.name} --session {session}"
@@ -130,6 +137,27 @@ def declare(state: StateDir, args: argparse.Namespace, replay: Replay) -> str:
         return record.id
     finally:
         registry.close()
+
+
+def end_refused(state: StateDir, session: str) -> str | None:
+    """Why the agent refused this session, which is over then: nobody is left to begin it again. None if it didn't.
+
+    The hub enters what the agent says, a moment after it was said.
+    """
+    registry = Registry(state.database)
+    try:
+        for _ in range(REFUSAL_CHECKS):
+            record = registry.sessions.require(session)
+            if record.reported_state == "refused":
+                if record.ended_ns is None:
+                    SessionControl(registry).stop(session)
+                return record.reported_reason or "the agent gives no reason"
+            if record.reported_state is not None:
+                return None
+            time.sleep(REFUSAL_CHECK_S)
+    finally:
+        registry.close()
+    return None
 
 
 def _feed(state: StateDir, args: argparse.Namespace, file: Path, session: str) -> int:

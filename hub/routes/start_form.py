@@ -139,9 +139,10 @@ class AgentChoice:
 
 
 def choices(hub: Hub, form: StartForm) -> list[AgentChoice]:
-    """Every agent, those that are online first."""
+    """Every agent that can be asked to capture, those that are online first."""
     order = {"online": 0, "unknown": 1, "offline": 2, "never": 3, "disabled": 4}
-    statuses = sorted(hub.presence.all(), key=lambda status: (order[status.state], status.id))
+    hosts = [status for status in hub.presence.all() if not status.imported]
+    statuses = sorted(hosts, key=lambda status: (order[status.state], status.id))
     return [_choice(status, form.interfaces.get(status.id, "")) for status in statuses]
 
 

@@ -5,6 +5,7 @@ afterwards.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import pytest
 from hub.backbone import accounts, first_start, nats_server
 from hub.backbone.state import StateDir
 from hub.commands.up import ONE_INTERRUPT_S
+from hub.registry import Registry
 from tests.support.nats_backbone import backbone, need_nats_server, until
 from tests.support.need import need
 
@@ -334,6 +336,12 @@ def test_import_and_viewer_beside_a_running_up(up: Up, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"acknowledged\s+7\b", done.stdout + done.stderr)
     assert f"https://127.0.0.1:{up.page_port}/sessions/" in done.stdout
+    wrong = up.command("import", str(file), "--as", "recorded", "--filter", "tcp prt 80")
+    assert wrong.returncode == 1
+    assert "nothing was imported: filter: can't parse filter expression" in wrong.stderr
+    assert "--session" not in wrong.stderr  # it would be refused again
+    with contextlib.closing(Registry(up.state.database)) as registry:
+        assert registry.sessions.all(agent="recorded", active_only=True) == []
     mixed = up.command("import", str(file), "--as", "here")
     assert mixed.returncode == 1
     assert "captures by itself" in mixed.stderr
