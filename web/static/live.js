@@ -26,7 +26,7 @@
   const tell = () => {
     newRows.hidden = unseen === 0;
     newRows.textContent = `↓ ${unseen > 9999 ? "9999+" : unseen} new`;
-    viewState.textContent = frozen ? "view frozen, capture goes on" : following ? "" : "not following";
+    viewState.textContent = frozen ? "view frozen" : following ? "" : "not following";
   };
 
   const draw = () => {
