@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -334,8 +335,14 @@ def _enrol(arguments: argparse.Namespace) -> int:
     except IdentityError as error:
         raise _Complaint(str(error)) from None
     servers = ", ".join(identity.enrolment.servers)
+    options = "".join(
+        f" --{name} {shlex.quote(str(value))}"
+        for name, value in (("config", arguments.config), ("state", arguments.state))
+        if value is not None
+    )
     print(
-        f"enrolled as {identity.name}; servers: {servers}. Start with `wirepool agent run`", file=sys.stderr
+        f"enrolled as {identity.name}; servers: {servers}. Start with `wirepool agent run{options}`",
+        file=sys.stderr,
     )
     return EXIT_OK
 
