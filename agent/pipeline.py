@@ -33,7 +33,7 @@ from agent.segment import Record
 from agent.session import CaptureSession
 from agent.session_memory import ChainHead
 from agent.settings import Config
-from agent.sources.source import PacketSource
+from agent.sources.source import PacketSource, SourceError
 from agent.spool import Spool
 from agent.surroundings import Surroundings
 from wire.books import Books
@@ -351,7 +351,8 @@ def open_source(spec: SessionSpec, own_traffic: list[tuple[str, int]], config: C
         from agent.sources.replay import ReplaySource
 
         rate = spec.replay.rate_pps
-        return ReplaySource(Path(spec.replay.file), spec.filter, spec.snaplen, "pace" if rate == 0 else rate)
+        file = _permitted(Path(spec.replay.file), config)
+        return ReplaySource(file, spec.filter, spec.snaplen, "pace" if rate == 0 else rate)
     from agent.sources.ring import RingSource
 
     return RingSource(
@@ -363,4 +364,20 @@ def open_source(spec: SessionSpec, own_traffic: list[tuple[str, int]], config: C
         ring_bytes=config.ring_bytes,
         block_bytes=config.ring_block_bytes,
         retire_ms=config.ring_retire_ms,
+    )
+
+
+def _permitted(file: Path, config: Config) -> Path:
+    """The file with its links resolved, if whoever runs this agent allows it to be read.
+
+    A hub that was taken over must not turn its agents into readers of their hosts' files.
+    """
+    file = file.resolve()
+    if config.replay_file is not None and file == config.replay_file.resolve():
+        return file
+    if config.replay_directory is not None and file.is_relative_to(config.replay_directory.resolve()):
+        return file
+    raise SourceError(
+        f"{file}: this agent reads no such file for the hub. Set replay.directory in the agent's configuration to a "
+        "folder it may read from, or use `wirepool import`"
     )

@@ -283,6 +283,14 @@ class Config:
         "A pcap or pcapng file to feed in instead of capturing; for `run --until-done` and `replay`.",
         default_text="none",
     )
+    replay_directory: Path | None = _setting(
+        None,
+        "replay.directory",
+        Kind.PATH,
+        "Capture files in and below this folder may be read when the hub declares a replay of them. Without it the "
+        "hub can't make this agent read any file.",
+        default_text="none",
+    )
     replay_session: str | None = _setting(
         None,
         "replay.session",

@@ -13,6 +13,7 @@ from agent.pipeline import open_source
 from agent.session import CaptureSession
 from agent.session_memory import ChainHead, SessionMemory
 from agent.settings import Config
+from agent.sources.source import SourceError
 from agent.spool import Spool
 from agent.surroundings import Surroundings
 from tests.agent.batches import AGENT, BOOT, KEY, SESSION, columns, drain, judge, new_spool
@@ -27,6 +28,7 @@ from wire.session import Replay, SessionSpec
 
 def around(spool: Spool, boot: bytes = BOOT) -> Surroundings:
     config = Config()
+    config.replay_directory = Path("/")
     return Surroundings(
         agent=AGENT,
         boot=boot,
@@ -218,3 +220,20 @@ def test_a_stepped_clock_does_not_end_a_session(tmp_path: Path, monkeypatch: pyt
     assert (session.alive, session.reason) == (True, "")
     session.leave()
     assert session.join(10)
+
+
+def test_a_file_outside_the_permitted_folder_is_not_read(tmp_path: Path) -> None:
+    permitted = tmp_path / "captures"
+    permitted.mkdir()
+    inside, outside = permitted / "in.pcap", tmp_path / "secret.pcap"
+    write_pcap(inside, 3)
+    write_pcap(outside, 3)
+    (permitted / "link.pcap").symlink_to(outside)
+    config = Config()
+    config.replay_directory = permitted
+    open_source(spec(inside), [], config).close()
+    for file in (outside, permitted / "link.pcap", permitted / ".." / "secret.pcap"):
+        with pytest.raises(SourceError, match=r"replay\.directory"):
+            open_source(spec(file), [], config)
+    with pytest.raises(SourceError, match=r"replay\.directory"):
+        open_source(spec(inside), [], Config())

@@ -87,10 +87,12 @@ class Stand:
         self.in_hub(*HUB, "enroll", str(request), "-o", str(answer), "--server", server)
         self.run(host, *AGENT, "enrol", str(answer), *state)
 
-    def start_agent(self, host: Host) -> subprocess.Popen[bytes]:
-        """`wirepool agent run` on the host; it ends with the laboratory."""
-        state = ("--state", str(host.directory / "agent"))
-        process = host.start(*AGENT, "run", *state, log="agent.log", env=self.environment)
+    def start_agent(self, host: Host, settings: str = "") -> subprocess.Popen[bytes]:
+        """`wirepool agent run` on the host with these lines of configuration; it ends with the laboratory."""
+        configuration = host.directory / "agent.yaml"
+        configuration.write_text(settings)
+        where = ("--config", str(configuration), "--state", str(host.directory / "agent"))
+        process = host.start(*AGENT, "run", *where, log="agent.log", env=self.environment)
         self.agents[host.name] = process
         return process
 
