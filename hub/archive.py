@@ -73,7 +73,13 @@ async def first_at(bus: Bus, stream: str, subject: str, since_rfc3339: str) -> i
     body = orjson.dumps({"start_time": since_rfc3339, "next_by_subj": subject})
     reply = await client.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout=ANSWER_TIMEOUT_S)
     headers = reply.headers or {}
-    return None if headers.get("Status") else int(headers["Nats-Sequence"])
+    return None if _status(headers) else int(headers["Nats-Sequence"])
+
+
+def _status(headers: dict[str, str]) -> str | None:
+    """What the server itself has to say instead of a message. A stored message keeps the headers its sender gave it, a
+    `Status` among them; but the server gives every one its sequence, and has the last word on that."""
+    return None if "Nats-Sequence" in headers else headers.get("Status")
 
 
 async def read_subject(
@@ -116,7 +122,7 @@ async def _read_answer(
         while True:
             message = await subscription.next_msg(ANSWER_TIMEOUT_S)
             headers = message.headers or {}
-            status = headers.get("Status")
+            status = _status(headers)
             if status == "204":  # end of batch
                 if int(headers.get("Nats-Num-Pending", "0")) == 0:
                     yield None

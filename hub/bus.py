@@ -78,6 +78,10 @@ class _Client(Client):
     nats-py decodes subjects and headers as UTF-8, and what isn't ends its reading task without a word: one message of
     one agent, stored in a stream, would leave the hub deaf, again after each reconnect. Here such a subject comes with
     replacement characters and such headers as none, so that whoever verifies the message refuses it.
+
+    And it takes a stored message whose sender gave it a header `Status` for a word of the server: `fetch` swallows it,
+    nobody acknowledges it, and the floor below which the archive may be purged never rises again. Delivered messages
+    have a reply subject for their acknowledgement; the server's own words have none.
     """
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
@@ -90,6 +94,8 @@ class _Client(Client):
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg:
+        if headers and reply.startswith(b"$JS.ACK."):
+            headers = {name: value for name, value in headers.items() if name != "Status"}
         message: Msg = super()._build_message(sid, _utf8(subject), _utf8(reply), data, headers)
         return message
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
+from hub.archive import first_at, read_subject
+from hub.keeper import Keeper
 from hub.ledger import Ledger
 from hub.session_books import session_books
 from tests.hub.agent_side import FakeAgent, enrolled, udp_packet
@@ -299,3 +301,30 @@ async def test_no_bytes_around_a_message_make_the_hub_deaf(tmp_path: Path, line:
             await until(lambda: bool(heard) and heard[-1] != b"abc")
             assert b"cap." not in line or ledger.counts.quarantined == 1
             assert bus.connections == 1
+
+
+@pytest.mark.parametrize("status", ["100", "404", "408", "409"])
+async def test_a_header_that_looks_like_the_servers_word_hides_nothing(tmp_path: Path, status: str) -> None:
+    async with parts(tmp_path) as hub:
+        web1 = await joined(hub, "web1")
+        first, second, third = (web1.packets(some(3)) for _ in range(3))
+        await web1.publish(first)
+        assert web1.connection is not None
+        headers = {"Nats-Msg-Id": second.id, "Status": status, "Nats-Sequence": "1"}
+        await web1.connection.jetstream().publish(second.subject, second.data, headers=headers)
+        await web1.publish(third)
+        bus = hub.bus()
+        ledger = Ledger(hub.registry, bus)
+        keeper = Keeper(hub.registry, bus)
+        async with running(bus.run(), ledger.run()):
+            await booked(hub, web1, 3)
+
+            async def confirmed() -> bool:
+                return (await keeper.floor("CAPTURE"))[0] == 3
+
+            await until(confirmed)
+            read = [stored.sequence async for stored in read_subject(bus, "CAPTURE", first.subject)]
+            assert read == [1, 2, 3]
+            # What the keeper asks before it purges by age: with the odd one as the oldest that is left.
+            await keeper._purge("CAPTURE", first.subject, 2, "test")
+            assert await first_at(bus, "CAPTURE", first.subject, "1970-01-01T00:00:00Z") == 2
