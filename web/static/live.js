@@ -6,18 +6,22 @@
   const feed = document.getElementById("feed");
   if (!feed) return;
   const MAX_ROWS = Number(feed.dataset.maxRows);
+  const MAX_ROWS_PER_FRAME = 40; // a browser that draws slower than rows come shows the newest, not the past
   const rows = document.getElementById("rows");
   const scroll = document.getElementById("scroll");
   const message = document.getElementById("feed-message");
   const newRows = document.getElementById("new-rows");
   const freeze = document.getElementById("freeze");
   const viewState = document.getElementById("view-state");
+  const skippedRows = document.getElementById("skipped");
 
   let waiting = [];        // fragments not yet in the page
   let waitingRows = 0;
   let following = true;
   let frozen = false;
   let unseen = 0;          // arrived while not following or frozen
+  let skipped = 0;         // came, but this browser was too slow to draw them
+  let catchingUp = false;  // what waited while the view was frozen is drawn whole
   let scheduled = false;
   let source = null;
 
@@ -27,11 +31,26 @@
     newRows.hidden = unseen === 0;
     newRows.textContent = `↓ ${unseen > 9999 ? "9999+" : unseen} new`;
     viewState.textContent = frozen ? "view frozen" : following ? "" : "not following";
+    skippedRows.hidden = skipped === 0;
+    skippedRows.textContent = `${skipped.toLocaleString("en")} rows skipped by this browser`;
+  };
+
+  // Forget the oldest waiting rows beyond `bound`, and count them; whether there were any.
+  const dropOldest = (bound) => {
+    const before = skipped;
+    while (waiting.length > 1 && waitingRows - waiting[0].childElementCount >= bound) {
+      const rowsOfOne = waiting.shift().childElementCount;
+      waitingRows -= rowsOfOne;
+      skipped += rowsOfOne;
+    }
+    return skipped > before;
   };
 
   const draw = () => {
     scheduled = false;
     if (frozen || waiting.length === 0) return;
+    if (following && !catchingUp && dropOldest(MAX_ROWS_PER_FRAME)) tell();
+    catchingUp = false;
     // While the reader looks at older rows nothing is removed above them; beyond twice the bound it must be.
     rows.append(...waiting);
     waiting = [];
@@ -68,7 +87,7 @@
     freeze.classList.toggle("toggled", frozen);
     freeze.textContent = frozen ? "▶ Unfreeze view" : "❄ Freeze view";
     feed.classList.toggle("frozen", frozen);
-    if (!frozen) { unseen = 0; following = true; schedule(); }
+    if (!frozen) { unseen = 0; following = true; catchingUp = true; schedule(); }
     tell();
   };
 
@@ -84,7 +103,7 @@
   document.getElementById("clear").addEventListener("click", () => {
     rows.replaceChildren();
     waiting = [];
-    waitingRows = unseen = 0;
+    waitingRows = unseen = skipped = 0;
     message.textContent = "List emptied. Waiting for packets…";
     message.hidden = false;
     tell();
@@ -105,9 +124,7 @@
     const count = fragment.childElementCount;
     waiting.push(fragment);
     waitingRows += count;
-    while (waiting.length > 1 && waitingRows - waiting[0].childElementCount > MAX_ROWS) {
-      waitingRows -= waiting.shift().childElementCount;
-    }
+    dropOldest(MAX_ROWS);
     if (frozen || !following) { unseen += count; tell(); }
     schedule();
   };
