@@ -106,7 +106,9 @@ def groups(account: SessionBooks) -> tuple[Group, ...]:
 
 
 def verdict_of(account: SessionBooks, *, ended: bool) -> Verdict:
-    """One of: chain broken, unexplained gap, does not balance, nothing yet, declared drop, open tail, intact."""
+    """One of: chain broken, unexplained gap, does not balance, nothing yet (or captured), declared drop, open tail,
+    intact.
+    """
     if account.broken_links:
         return Verdict(
             "chain broken", "is-bad", f"{account.broken_links} batches don't name the one before them."
@@ -120,8 +122,9 @@ def verdict_of(account: SessionBooks, *, ended: bool) -> Verdict:
     if off and ended:
         parts = ", ".join(f"{name} {number:+d}" for name, number in off.items())
         return Verdict("does not balance", "is-bad", f"Every difference must be 0; these are not: {parts}.")
-    if not account.boots:
-        return Verdict("nothing yet", "is-off", "The archive holds nothing of this session.")
+    if not account.batches and not account.tombstones and not account.books.received:
+        word = "nothing captured" if ended else "nothing yet"
+        return Verdict(word, "is-off", "The archive holds nothing of this session.")
     dropped = account.books.dropped_oldest + account.books.dropped_newest
     if dropped:
         text = f"The chain is intact; {dropped} packets were dropped, and the agent signed for it."
@@ -133,5 +136,12 @@ def verdict_of(account: SessionBooks, *, ended: bool) -> Verdict:
         return Verdict(
             "intact so far", "is-good", "Every batch so far is signed and names the one before it."
         )
+    unclosed = sum(not boot.closed for boot in account.boots)
+    if unclosed < len(account.boots):
+        text = (
+            f"Every batch is signed and names the one before it, but {unclosed} of the agent's {len(account.boots)} "
+            "boots ended without a closing batch: the agent was stopped or died in between."
+        )
+        return Verdict("open tail", "is-warn", text)
     text = "Intact to the last batch, but the agent wrote no closing batch: what came after it is unknown."
     return Verdict("open tail", "is-warn", text)

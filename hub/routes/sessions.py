@@ -1,5 +1,6 @@
 """The page Sessions: the list, one session with its books, and the orders that change it."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ AnyRequest = Request[Any, Any, Any]
 MAX_LISTED = 200
 MAX_SEARCHED = 5_000
 """The newest sessions a search looks at."""
+SETTLING_NS = 10 * 10**9
+"""How long after its end a session's page waits for the closing batch and the last books."""
 ORDERS = ("pause", "resume", "stop")
 
 
@@ -43,7 +46,10 @@ class ListedSession:
 
 def _context(hub: Hub, one: SessionView) -> dict[str, Any]:
     account = session_books(hub.registry, one.record.id)
+    ended_ns = one.record.ended_ns
+    complete = account.balanced and all(boot.closed for boot in account.boots)
     return {
+        "settled": ended_ns is not None and (complete or time.time_ns() - ended_ns > SETTLING_NS),
         "view": one,
         "books": account,
         "groups": groups(account),
@@ -105,11 +111,14 @@ async def session_page(request: AnyRequest, session_id: FromPath[str]) -> Respon
 
 @get("/sessions/{session_id:str}/state")
 async def session_state_fragment(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
-    """The part of the page that changes; status 286 tells htmx to stop asking."""
+    """The part of the page that changes.
+
+    When nothing will change any more the page is loaded once more: what can be done with an ended session is above.
+    """
     hub = hub_of(request)
-    one = _require(hub, session_id)
-    status = 286 if one.ended and "hx-request" in request.headers else 200
-    return hub.pages.fragment("fragments/session_live.html", status=status, **_context(hub, one))
+    context = _context(hub, _require(hub, session_id))
+    headers = {"HX-Refresh": "true"} if context["settled"] else None
+    return hub.pages.fragment("fragments/session_live.html", headers=headers, **context)
 
 
 def give_order(hub: Hub, session_id: str, order: str) -> SessionView:

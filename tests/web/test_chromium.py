@@ -110,6 +110,7 @@ async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
         await page.wait_for_function("(button) => !button.isConnected", arg=pressed)
         await page.get_by_test_id("confirm-yes").click()
         await expect(controls).to_have_attribute("data-state", "stopped", timeout=15_000)
+        await expect(page.get_by_test_id("delete-session")).to_be_enabled(timeout=15_000)
         assert complaints == []
 
 
