@@ -72,6 +72,7 @@ def runtimes() -> list[str]:
 def environment(tree: Path) -> dict[str, str]:
     """What a process needs in its environment to load the sanitized extensions."""
     return {
+        "WIREPOOL_SANITIZED": "1",
         "PYTHONPATH": str(tree),
         "PYTHONMALLOC": "malloc",  # the interpreter's arenas would hide an overrun from the sanitizer
         "LD_PRELOAD": " ".join(runtimes()),

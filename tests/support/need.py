@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+FOREIGN = {"tshark", "capinfos", "chromium"}
+"""Programs that stand still with a sanitizer's runtime preloaded."""
+
 
 def need(*programs: str) -> None:
     """Require programs on PATH (or the pseudo component "root").
@@ -14,6 +17,10 @@ def need(*programs: str) -> None:
     """
     if "root" in programs and os.geteuid() != 0:
         pytest.skip("needs root")
+    if os.environ.get("WIREPOOL_SANITIZED") == "1" and (foreign := FOREIGN.intersection(programs)):
+        pytest.skip(
+            f"not under the sanitizers: {', '.join(sorted(foreign))} would inherit their runtime and hang"
+        )
     missing = [program for program in programs if program != "root" and shutil.which(program) is None]
     if not missing:
         return
