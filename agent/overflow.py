@@ -1,6 +1,8 @@
 """The policy drop_oldest: batches of a full spool give way to signed tombstones, which are sent in their place.
 
 A whole segment is replaced at a time, by one rename, so that a crash leaves either the batches or their tombstone.
+The spool's lock is held, so nothing is synced here: the spool's thread does that as for batches, and a power cut that
+comes before can cost the tombstone, which leaves a gap (a torn one fails its checksum and is never read).
 Tombstones of neighbours are merged, so that a long outage costs some 80 bytes per lost batch and not a message each.
 """
 
@@ -58,10 +60,9 @@ def drop_oldest_segment(lane: SpoolLane, seal: SealTombstone) -> int | None:
         lane.remove_segment(index)
         return freed
     old_size = sum(segment.size for segment in merged)
-    first = merged[0]
     if sum(len(message) + 80 for _, message in kept) >= old_size:
         return None
-    replacement = _write(kept, lane, first)
+    replacement = _write(kept, lane, merged)
     for segment in reversed(merged):
         if segment.path is not None and segment.path == replacement.path:
             segment.close_fd()
@@ -79,11 +80,14 @@ def drop_oldest_segment(lane: SpoolLane, seal: SealTombstone) -> int | None:
     return freed
 
 
-def _write(records: list[tuple[Record, bytes]], lane: SpoolLane, first: Segment) -> Segment:
+def _write(records: list[tuple[Record, bytes]], lane: SpoolLane, merged: list[Segment]) -> Segment:
+    # As old as the oldest that waited for a sync: one that is replaced again and again still gets its turn.
+    waiting = [one.unsynced_since_s for one in merged if one.unsynced_since_s is not None]
+    since_s = min(waiting, default=time.monotonic())
     try:
-        return Segment.of_records(records, lane.seed, first.path)
+        return Segment.of_records(records, lane.seed, merged[0].path, since_s)
     except OSError:  # the disk is so full that not even this fits: removing the batches will make room
-        return Segment.of_records(records, lane.seed, None)
+        return Segment.of_records(records, lane.seed, None, since_s)
 
 
 def _tombstones(

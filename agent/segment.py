@@ -12,7 +12,7 @@ kind                    u32   0 packets, 1 tombstone, 2 closing
 first_sequence          u64   batch sequence
 last_sequence           u64   the same, except for a tombstone, which stands for a range
 spooled_ns              u64   wall clock when the batch entered the spool
-packets                 u32   packets inside (of a tombstone: packets lost)
+packets                 u32   packets inside (of a tombstone: packets lost, at most 2^32 - 1)
 captured_bytes          u64   of these packets
 original_bytes          u64   of these packets
 header_hash             32s   sha256 of the signed header, which the next batch names
@@ -36,6 +36,7 @@ from pathlib import Path
 MAGIC = b"WPS1"
 HEAD = struct.Struct("<4sIIIQQQIQQ32s")
 _CHECKED_FROM = 12
+_MAX_U32 = 2**32 - 1  # more packets turned away stand in the message only
 MAX_MESSAGE_BYTES = 1 << 20
 """Nothing longer is ever written, so a larger length is damage."""
 FRESH_BYTES = 2 * 1024 * 1024
@@ -94,7 +95,7 @@ def encode_head(record: Record, message: bytes, seed: int) -> bytes:
         record.first_sequence,
         record.last_sequence,
         record.spooled_ns,
-        record.packets,
+        min(record.packets, _MAX_U32),
         record.captured_bytes,
         record.original_bytes,
         record.header_hash,
@@ -202,9 +203,9 @@ class Segment:
             self._memory += message
         else:
             self._write([head, message], length)
-            if self.unsynced_since_s is None:
-                self.unsynced_since_s = now_s
             self._keep_fresh(Placed(record, self.size + len(head), len(message)), message)
+        if self.unsynced_since_s is None:  # also in memory: it counts from here when the disk takes it later
+            self.unsynced_since_s = now_s
         self.size += length
         self.last_sequence = record.last_sequence
         self._note_kind(record.kind)
@@ -313,8 +314,12 @@ class Segment:
             yield placed, data[placed.offset : placed.end]
 
     @classmethod
-    def of_records(cls, records: list[tuple[Record, bytes]], seed: int, path: Path | None) -> Segment:
+    def of_records(
+        cls, records: list[tuple[Record, bytes]], seed: int, path: Path | None, unsynced_since_s: float
+    ) -> Segment:
         """A sealed segment of these records; on disk it takes the place of whatever was at `path` by one rename.
+
+        It isn't synced: `unsynced_since_s` (monotonic clock) says since when what it holds waits for that.
 
         Raises:
             OSError: nothing has changed.
@@ -322,10 +327,11 @@ class Segment:
         segment = cls(records[0][0].first_sequence, seed, path)
         content = b"".join(encode_head(r, m, seed) + m for r, m in records)
         if path is not None:
-            write_whole(path, content)
+            write_whole(path, content, sync=False)
         else:
             segment._memory = bytearray(content)
-        segment.size = segment.synced_size = len(content)
+        segment.size = len(content)
+        segment.unsynced_since_s = unsynced_since_s
         segment.last_sequence = records[-1][0].last_sequence
         segment.sealed = True
         for record, _ in records:
@@ -333,15 +339,14 @@ class Segment:
         return segment
 
     def move_to_disk(self, path: Path) -> None:
-        """From memory into a file, whole or not at all.
+        """From memory into a file, whole or not at all; not synced yet.
 
         Raises:
             OSError: the disk still refuses; the segment stays in memory.
         """
         assert self._memory is not None
-        write_whole(path, bytes(self._memory))
+        write_whole(path, bytes(self._memory), sync=False)
         self.path, self._memory = path, None
-        self.synced_size = self.size
 
     def remove(self) -> None:
         """Forget the segment; a file that is already gone is as good."""
@@ -352,8 +357,11 @@ class Segment:
         self.size = 0
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file so that a reader finds all of it or what was there before (temporary file, then rename).
+
+    sync: so after a power cut, too; this may take seconds. Without it, whoever reads must be able to tell a torn file
+    (records have checksums), and somebody must sync it later.
 
     Raises:
         OSError: nothing has changed.
@@ -365,7 +373,8 @@ def write_whole(path: Path, content: bytes) -> None:
             view = memoryview(content)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fdatasync(fd)
+            if sync:
+                os.fdatasync(fd)
         finally:
             os.close(fd)
         os.replace(temporary, path)

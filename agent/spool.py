@@ -9,9 +9,10 @@ What it promises, and when:
   session that takes most, replaced by tombstones), `drop_newest` or `stop`.
 - the disk refuses a write: batches wait in memory up to `memory_bytes`, `disk_error` says so, and they move to the
   disk as soon as it takes them.
+- a tombstone that took the place of batches, and what moved from memory to the disk, are synced as batches are.
 
-Thread-safe: capture threads append, the event loop reads and acknowledges.  The lock is held for one file operation,
-never for a sync.
+Thread-safe: capture threads append, the event loop reads and acknowledges.  The lock is held while a segment is read or
+written, never for a sync.
 """
 
 from __future__ import annotations
@@ -194,6 +195,7 @@ class Spool:
                         if self.disk_error is not None:
                             self._move_to_disk()
                         self._forget_finished()
+                        self._schedule_upkeep(time.monotonic())  # the tombstone isn't synced yet
                         return True
         return False
 

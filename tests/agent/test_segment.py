@@ -1,6 +1,7 @@
 """Whatever happens to a segment's bytes, only records that were written come back, and whole ones do come back."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,13 @@ def test_every_truncation_keeps_the_whole_records_before_it() -> None:
         whole = sum(end <= length for end in ends)
         assert [p.record for p in scan.records] == [r for r, _ in ORIGINAL[:whole]], length
         assert scan.torn_bytes == length - ([0, *ends][whole]), length
+
+
+def test_more_packets_than_a_record_counts_are_kept_all_the_same() -> None:
+    away = replace(
+        a_record(0, 2**32 + 5), kind=RecordKind.TOMBSTONE
+    )  # 72 minutes of a million a second turned away
+    assert found(encode_head(away, b"m", SEED) + b"m") == [(replace(away, packets=2**32 - 1), b"m")]
 
 
 def test_another_lanes_records_are_none() -> None:

@@ -1,10 +1,12 @@
 """The spool keeps its word: against a model, across crashes, at its bound and on a full disk."""
 
+import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent.lane import SpoolLane
-from agent.segment import RecordKind
+from agent.segment import HEAD, RecordKind
 from agent.spool import Admission, Spool
 from tests.agent.batches import BOOT, KEY, SESSION, Feeder, abandon, drain, judge, new_chain, new_spool
 from tests.support import netns
@@ -316,6 +318,103 @@ def test_the_thread_syncs_what_waits(tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Spool]]:
+    """Put a spool in: from then on a sync that holds its lock fails the test. The syncs themselves are real."""
+    watched: list[Spool] = []
+    held: list[str] = []
+    real = {name: getattr(os, name) for name in ("fdatasync", "fsync")}
+
+    def watching(name: str) -> Callable[[int], None]:
+        def sync(fd: int) -> None:
+            def try_lock() -> None:
+                for spool in watched:
+                    if spool.lock.acquire(blocking=False):
+                        spool.lock.release()
+                    else:
+                        held.append(name)
+
+            other = threading.Thread(target=try_lock)
+            other.start()
+            other.join()
+            real[name](fd)
+
+        return sync
+
+    for name in real:
+        monkeypatch.setattr(os, name, watching(name))
+    yield watched
+    assert watched, "nothing was watched"
+    assert held == []
+
+
+def test_dropping_the_oldest_does_not_sync_under_the_lock(tmp_path: Path, syncs: list[Spool]) -> None:
+    spool = new_spool(tmp_path, max_bytes=1 << 20, sync_after_s=3600)
+    syncs.append(spool)
+    feeder = Feeder(spool)
+    while not feeder.lane.dropped_packets:
+        feeder.feed(40, 1000)
+    tombstone = feeder.lane.segments[0]
+    assert tombstone.tombstones_only
+    assert tombstone.synced_size == 0 < tombstone.size
+    since_s = tombstone.unsynced_since_s
+    assert since_s is not None
+    first = feeder.lane.dropped_packets
+    while feeder.lane.dropped_packets == first:
+        feeder.feed(40, 1000)
+    # Merged into a new one, which is as old: replacing it again and again doesn't put its sync off.
+    assert feeder.lane.segments[0] is not tombstone
+    assert feeder.lane.segments[0].unsynced_since_s == since_s
+    assert spool.sync(everything=True) > 0
+    assert all(one.synced_size == one.size and one.directory_synced for one in feeder.lane.segments)
+    spool.close()
+
+
+def test_the_thread_syncs_tombstones(tmp_path: Path, syncs: list[Spool]) -> None:
+    spool = new_spool(tmp_path, max_bytes=1 << 20, sync_after_s=0.05)
+    syncs.append(spool)
+    feeder = Feeder(spool)
+    while not feeder.lane.dropped_packets:
+        feeder.feed(40, 1000)
+    spool.sync(everything=True)
+    assert spool._upkeep_due_s is not None
+    spool._upkeep_due_s = None
+    dropped = feeder.lane.dropped_packets
+    assert spool.admit(feeder.lane, 150_000) is Admission.ACCEPTED
+    assert feeder.lane.dropped_packets > dropped
+    spool.give_back(150_000)  # nothing is appended after it
+    assert spool._upkeep_due_s is not None
+    spool.start()
+    tombstone = feeder.lane.segments[0]
+    netns.wait_for(lambda: tombstone.synced_size == tombstone.size, "a sync of the tombstone")
+    spool.close()
+
+
+def test_a_tombstone_torn_by_a_power_cut_is_a_gap_and_nothing_worse(tmp_path: Path) -> None:
+    spool = new_spool(tmp_path / "live", max_bytes=1 << 20)
+    feeder = Feeder(spool)
+    for _ in range(60):
+        feeder.feed(40, 1000)
+    assert feeder.lane.dropped_packets > 0
+    made = {message for _, message in feeder.made}
+    place = feeder.lane.segments[0].path
+    assert place is not None
+    for length in (0, 1, HEAD.size, place.stat().st_size - 1):
+        copy = tmp_path / str(length)
+        shutil.copytree(tmp_path / "live", copy)
+        os.truncate(copy / place.relative_to(tmp_path / "live"), length)
+        again = new_spool(copy, max_bytes=1 << 20)
+        ((lane, _),) = again.recover()
+        sent = [message for _, message in drain(again)]
+        verdict = judge(sent)
+        assert set(sent) <= made
+        assert len(sent) > 0
+        assert verdict.verdict is Verdict.UNEXPLAINED_GAP
+        assert verdict.complaints == ()
+        assert verdict.packets == lane.spooled_packets
+    spool.close()
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 2 MiB."""
     need("root", "mount")
@@ -327,7 +426,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)  # a test that failed left files open
 
 
 @pytest.mark.root
@@ -351,6 +450,28 @@ def test_a_full_disk_falls_back_to_memory_and_recovers(small_disk: Path) -> None
     again.recover()
     assert drain(again) == feeder.made
     again.close()
+
+
+@pytest.mark.root
+def test_moving_out_of_memory_does_not_sync_under_the_lock(small_disk: Path, syncs: list[Spool]) -> None:
+    ballast = small_disk / "somebody-elses"
+    ballast.write_bytes(bytes(1_500_000))
+    spool = new_spool(small_disk / "spool", max_bytes=64 << 20, memory_bytes=2 << 20, sync_after_s=3600)
+    syncs.append(spool)
+    feeder = Feeder(spool)
+    for _ in range(30):
+        feeder.feed(40, 1000)
+    assert spool.memory_used > 0
+    ballast.unlink()
+    spool._move_to_disk()
+    assert spool.memory_used == 0
+    moved = feeder.lane.segments[-1]
+    assert moved.synced_size == 0 < moved.size
+    assert moved.unsynced_since_s is not None
+    spool.sync(everything=True)
+    assert moved.synced_size == moved.size
+    assert str(spool.disk_error) == "None"
+    spool.close()
 
 
 @pytest.mark.root
