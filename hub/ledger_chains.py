@@ -14,6 +14,7 @@ from hub.chain_runs import Run, Runs, TooScattered
 from hub.registry import Registry
 from wire.batch import Header, Kind, OpenBatch, decode_tombstone
 from wire.books import Books
+from wire.fields import MAX_U63
 from wire.names import parse_batch_subject
 from wire.strict_cbor import loads_map
 
@@ -25,6 +26,9 @@ MAX_INTERFACES_PER_CHAIN = 1024
 MAX_BOOTS_PER_SESSION = 1024
 """Books of boots that never sent a batch: heartbeats with invented boots must not fill the disk."""
 MARK_BYTES = 1 << 20
+MAX_SUM = MAX_U63
+"""Where a chain's sums stop in the registry (SQLite's largest integer). What one batch may say is bounded by wire, but
+an agent can sign any number of them: its own sums then end here, and nobody's batches fail."""
 
 ChainKey = tuple[str, bytes, str, str]
 """(agent, boot, session, lane)."""
@@ -257,7 +261,7 @@ class Chains:
             db.execute(
                 f"UPDATE chains SET {names}, closed_reason = ?, previous_boot = ? WHERE id = ?",  # noqa: S608
                 (
-                    *(chain.counts[name] for name in _COUNTS),
+                    *(_storable(chain.counts[name]) for name in _COUNTS),
                     chain.closed_reason,
                     chain.previous_boot,
                     chain.id,
@@ -274,9 +278,9 @@ class Chains:
                     (
                         chain.id,
                         *key,
-                        sums.packets,
-                        sums.captured_bytes,
-                        sums.original_bytes,
+                        _storable(sums.packets),
+                        _storable(sums.captured_bytes),
+                        _storable(sums.original_bytes),
                         sums.first_timestamp_ns,
                         sums.last_timestamp_ns,
                     )
@@ -289,6 +293,10 @@ class Chains:
                 save_books(db, session, agent, boot, chain.books, "batch", now_ns)
                 chain.books = None
             chain.changed = False
+
+
+def _storable(sum_: int) -> int:
+    return max(-MAX_SUM, min(sum_, MAX_SUM))
 
 
 def _interface_key(header: Header) -> InterfaceKey:

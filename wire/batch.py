@@ -29,8 +29,10 @@ from wire.body import (
     DIRECTION_OUT,
     MAX_BODY_BYTES,
     MAX_CAPTURED_BYTES,
+    MAX_ORIGINAL_BYTES,
     MAX_PACKETS,
     MAX_REPLACED,
+    MAX_TURNED_AWAY,
     PRIORITY,
     RECEPTION_MASK,
     RECEPTION_SHIFT,
@@ -40,6 +42,7 @@ from wire.body import (
     Columns,
     Replaced,
     Sums,
+    check_sums,
     decode_body,
     decode_replaced,
     encode_body,
@@ -66,8 +69,10 @@ __all__ = [
     "MAX_CAPTURED_BYTES",
     "MAX_HEADER_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_ORIGINAL_BYTES",
     "MAX_PACKETS",
     "MAX_REPLACED",
+    "MAX_TURNED_AWAY",
     "NO_HASH",
     "PRIORITY",
     "RECEPTION_MASK",
@@ -241,6 +246,7 @@ class Header:
                 raise WireError(f"packets: {self.packets} in a batch of 1 to {MAX_PACKETS}")
             if self.captured_bytes > self.body_bytes:
                 raise WireError("captured_bytes: more than the body holds")
+            check_sums(self.packets, self.captured_bytes, self.original_bytes, batches=1)
         elif self.kind is Kind.CLOSING:
             if self.packets or self.captured_bytes or self.original_bytes or self.body_bytes:
                 raise WireError("a closing batch that isn't empty")
@@ -251,6 +257,18 @@ class Header:
                 raise WireError("a tombstone without a list stands for itself only")
             if self.last_sequence - self.sequence >= MAX_REPLACED:
                 raise WireError(f"a tombstone for more than {MAX_REPLACED} batches")
+            self._check_lost(self.last_sequence - self.sequence + 1)
+
+    def _check_lost(self, batches: int) -> None:
+        if self.body_bytes:
+            check_sums(self.packets, self.captured_bytes, self.original_bytes, batches=batches)
+            return
+        # Of packets that never got into a batch: any number of batches' worth may have been turned away.
+        if self.packets > MAX_TURNED_AWAY:
+            raise WireError(f"packets: {self.packets} turned away; at most {MAX_TURNED_AWAY} are allowed")
+        for name, most in (("captured_bytes", MAX_CAPTURED_BYTES), ("original_bytes", MAX_ORIGINAL_BYTES)):
+            if getattr(self, name) > self.packets * most:
+                raise WireError(f"{name}: more than {most} for each of {self.packets} packets")
 
 
 _NAMES = tuple(member.name for member in dataclass_fields(Header))

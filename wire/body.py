@@ -17,7 +17,11 @@ Buffer = bytes | bytearray | memoryview
 MAX_BODY_BYTES = 1024 * 1024
 MAX_PACKETS = 65536
 MAX_CAPTURED_BYTES = 262144
+MAX_ORIGINAL_BYTES = 2**32 - 1
+"""Of one packet: what its column holds."""
 MAX_REPLACED = 16384
+MAX_TURNED_AWAY = 2**53 - 1
+"""Packets that one tombstone without a list declares: 28 years at ten million a second."""
 _MAX_COLUMNS = 64
 
 TAG_U16, TAG_U32, TAG_U64 = 69, 70, 71
@@ -180,7 +184,7 @@ def decode_replaced(plain: bytes, first_sequence: int, count: int) -> list[Repla
     def at(name: str, width: int, index: int) -> int:
         return int.from_bytes(found[name][index * width : (index + 1) * width], "little")
 
-    return [
+    replaced = [
         Replaced(
             first_sequence + index,
             bytes(found["header_hash"][index * 32 : (index + 1) * 32]),
@@ -190,6 +194,21 @@ def decode_replaced(plain: bytes, first_sequence: int, count: int) -> list[Repla
         )
         for index in range(count)
     ]
+    for one in replaced:
+        check_sums(one.packets, one.captured_bytes, one.original_bytes, batches=1)
+    return replaced
+
+
+def check_sums(packets: int, captured_bytes: int, original_bytes: int, *, batches: int) -> None:
+    """WireError when this many batches of packets can't have such sums: the readers' own sums stay bounded."""
+    if packets > batches * MAX_PACKETS:
+        raise WireError(f"packets: {packets}; {batches} x {MAX_PACKETS} at most")
+    if captured_bytes > batches * MAX_BODY_BYTES:
+        raise WireError(f"captured_bytes: {captured_bytes}; {batches} x {MAX_BODY_BYTES} at most")
+    if original_bytes > packets * MAX_ORIGINAL_BYTES:
+        raise WireError(
+            f"original_bytes: {original_bytes} in {packets} packets of {MAX_ORIGINAL_BYTES} at most"
+        )
 
 
 def _encode(layout: dict[str, tuple[int | None, str]], buffers: list[Buffer]) -> bytes:

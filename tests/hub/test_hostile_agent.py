@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -12,12 +12,15 @@ from hub import ledger_chains
 from hub.ledger_booking import Booking, Incoming
 from hub.live_viewer import RATE_WINDOW_S, WatchedSession
 from hub.registry import Registry
+from hub.session_books import session_books
 from tests.hub.agent_side import FakeAgent, Message, udp_packet
 from tests.support.nats_backbone import AgentKeys
-from wire.batch import open_batch
+from tests.wire.make import forge_raw
+from wire.batch import Body, Kind, Lane, open_batch
 from wire.books import Books
 from wire.keys import SigningKey
 from wire.names import new_session_id
+from wire.strict_cbor import dumps_map
 
 
 @dataclass
@@ -123,4 +126,52 @@ def test_a_page_that_stopped_reading_holds_two_seconds_of_rates_and_a_bounded_nu
     assert len(watched.recent) <= 100 * RATE_WINDOW_S + 1
     assert watched.totals(50.0).packets_per_second == pytest.approx(100, abs=1)
     assert len(watched.boots) == ledger_chains.MAX_BOOTS_PER_SESSION
+    registry.close()
+
+
+def test_sums_that_would_overflow_end_at_their_bound_and_cost_nobody_a_batch(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "r.sqlite3")
+    web1 = enrolled_agent(registry, "web1")
+    booking = Booking(registry, 1 << 20)
+    assert booking.book(stored([web1.packets([udp_packet(1)])]))[0] == ["ack"]
+    # As after very many batches that say all they may: a little below what SQLite can hold.
+    near = 2**63 - 1 - 2**31
+    sums = "packets", "captured_bytes", "original_bytes"
+    for table in ("chains", "chain_interfaces"):
+        for name in sums:
+            registry.connection.execute(f"UPDATE {table} SET {name} = {near}")
+    registry.connection.execute(f"UPDATE chains SET declared_packets = {near}, declared_newest = {near}")
+    booking = Booking(registry, 1 << 20)
+    messages = [web1.packets([udp_packet(1)], original_bytes=2**32 - 1) for _ in range(3)]
+    away = {"kind": Kind.TOMBSTONE, "reason": "spool full", "packets": 2**53 - 1}
+    for _ in range(2):
+        last_sequence = web1.chains[Lane.BULK].sequence
+        messages.append(web1._seal(Lane.BULK, Body.empty(), away | {"last_sequence": last_sequence}))
+    assert booking.book(stored(messages, 10))[0] == ["ack"] * 5
+    for table in ("chains", "chain_interfaces"):
+        (original_bytes,) = registry.connection.execute(f"SELECT original_bytes FROM {table}").fetchone()
+        assert original_bytes == 2**63 - 1
+    account = session_books(registry, web1.session)
+    assert account.declared_newest == 2**63 - 1
+    assert account.batches == 6
+    # The next process goes on from there.
+    booking = Booking(registry, 1 << 20)
+    assert booking.book(stored([web1.packets([udp_packet(1)])], 20))[0] == ["ack"]
+    assert booking.counts.retried == booking.counts.quarantined == rows(registry, "quarantine") == 0
+    registry.close()
+
+
+def test_a_sum_no_batch_can_have_is_refused_at_once(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "r.sqlite3")
+    web1 = enrolled_agent(registry, "web1")
+    sound = web1.packets([udp_packet(1)])
+    header = open_batch(sound.data, public=None).header.to_map()
+    booking = Booking(registry, 1 << 20)
+    body = bytes(open_batch(sound.data, public=None).body_compressed)
+    forged = [
+        replace(sound, data=forge_raw(dumps_map(header | {name: 2**63 - 1}), body, key=web1.keys.signing))
+        for name in ("packets", "captured_bytes", "original_bytes")
+    ]
+    assert booking.book(stored([*forged, sound]))[0] == ["term"] * 3 + ["ack"]
+    assert booking.counts.retried == 0
     registry.close()

@@ -67,7 +67,12 @@ def bounds_table() -> str:
         ("MAX_BODY_BYTES", "a body, uncompressed"),
         ("MAX_PACKETS", "packets in a batch"),
         ("MAX_CAPTURED_BYTES", "captured bytes of one packet"),
-        ("MAX_REPLACED", "batches in a tombstone"),
+        ("MAX_ORIGINAL_BYTES", "original bytes of one packet; a header's sum is at most that × `packets`"),
+        (
+            "MAX_REPLACED",
+            "batches in a tombstone; its sums, and each of its entries, are at most what such batches can hold",
+        ),
+        ("MAX_TURNED_AWAY", "packets in a tombstone without a list"),
         ("TARGET_BODY_BYTES", "where an agent closes a batch (not a limit for readers)"),
     )
     return table(

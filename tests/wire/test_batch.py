@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import struct
 import tracemalloc
@@ -21,6 +22,7 @@ from wire.batch import (
     Columns,
     Kind,
     OpenBatch,
+    Replaced,
     WireError,
     decode_columns,
     decode_tombstone,
@@ -342,6 +344,8 @@ def test_unknown_keys_are_ignored() -> None:
         ({"packets": 65537}, "packets"),
         ({"captured_bytes": 1}, "captured_bytes"),
         ({"original_bytes": 1}, "original_bytes"),
+        ({"original_bytes": 4 * (2**32 - 1) + 1}, r"original_bytes: 17179869181 in 4 packets"),
+        ({"original_bytes": 2**63 - 1}, "original_bytes: .* in 4 packets"),
         ({"first_timestamp_ns": 1}, "first_timestamp_ns"),
         ({"last_timestamp_ns": 1}, "last_timestamp_ns"),
         ({"last_timestamp_ns": 2**63 - 1}, "last_timestamp_ns"),
@@ -425,6 +429,51 @@ def test_a_tombstone_comes_back_and_its_sums_are_checked() -> None:
             decode(make.tombstone(replaced, NO_HASH, **changes)[0])
     with pytest.raises(ValueError, match="follow each other"):
         make.tombstone([replaced[0], replaced[2]], NO_HASH)
+
+
+@pytest.mark.parametrize(
+    ("sums", "why"),
+    [
+        ((65537, 0, 0), "packets: 65537"),
+        ((1, 2**20 + 1, 0), "captured_bytes: 1048577"),
+        ((2, 0, 2 * (2**32 - 1) + 1), "original_bytes: 8589934591 in 2 packets"),
+        ((0, 0, 1), "original_bytes: 1 in 0 packets"),
+    ],
+)
+def test_a_tombstone_lists_no_batch_that_cannot_be(sums: tuple[int, int, int], why: str) -> None:
+    one, other = make.replaced_of(make.chain(2, close=False))
+    most = Replaced(0, one.header_hash, 65536, 2**20, 65536 * (2**32 - 1))
+    message, _ = make.tombstone([most, other], NO_HASH)
+    assert decode_tombstone(open_batch(message, public=PUBLIC)) == [most, other]
+    with pytest.raises(WireError, match=why):  # alone the header's sums show it,
+        make.tombstone([Replaced(0, one.header_hash, *sums)], NO_HASH)
+    message, _ = make.tombstone([Replaced(0, one.header_hash, *sums), other], NO_HASH)
+    with pytest.raises(WireError, match=why):  # among others the entry itself
+        decode_tombstone(open_batch(message, public=PUBLIC))
+
+
+@pytest.mark.parametrize(
+    ("sums", "why"),
+    [
+        ((2**53, 0, 0), "packets: 9007199254740992 turned away"),
+        ((3, 3 * 262144 + 1, 0), "captured_bytes: more than 262144"),
+        ((3, 0, 3 * (2**32 - 1) + 1), "original_bytes: more than 4294967295"),
+    ],
+)
+def test_a_tombstone_without_a_list_is_bounded_too(sums: tuple[int, int, int], why: str) -> None:
+    def sealed(packets: int, captured_bytes: int, original_bytes: int) -> bytes:
+        header = open_batch(make.closing(0, NO_HASH)[0], public=None).header
+        made = {one.name: getattr(header, one.name) for one in dataclasses.fields(header)}
+        for name in ("body_sha256", "body_bytes", "compression"):
+            del made[name]
+        made |= {"kind": Kind.TOMBSTONE, "last_sequence": 0, "packets": packets}
+        made |= {"captured_bytes": captured_bytes, "original_bytes": original_bytes}
+        return seal_batch(made, Body.empty(), make.AGENT_KEY)[0]
+
+    # Far more than one batch holds: a spool may be full for hours.
+    assert decode(sealed(2**40, 2**46, 2**50)).header.packets == 2**40
+    with pytest.raises(WireError, match=why):
+        sealed(*sums)
 
 
 def test_messages_that_would_be_too_large_are_not_made() -> None:
