@@ -42,6 +42,7 @@ class Spooled:
 @dataclass(slots=True)
 class _Sent:
     record: Record
+    message_bytes: int
     acknowledged: bool = False
 
 
@@ -128,6 +129,12 @@ class SpoolLane:
         """Spooled and neither acknowledged nor replaced by a tombstone."""
         return self.spooled_packets - self.acknowledged_packets - self.dropped_packets
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes not yet acknowledged. `size` is more: a segment's file goes when all of it is acknowledged."""
+        sent = sum(one.message_bytes for one in self._sent.values() if not one.acknowledged)
+        return sent + sum(segment.size for segment in self.segments[self._reading :]) - self._offset
+
     # -- sending -----------------------------------------------------------------------------------------------
 
     def next_unsent(self, window: int) -> Spooled | None:
@@ -163,7 +170,7 @@ class SpoolLane:
             if record.first_sequence <= self._read_sequence:
                 continue
             self._read_sequence = record.last_sequence
-            self._sent[record.first_sequence] = _Sent(record)
+            self._sent[record.first_sequence] = _Sent(record, len(message))
             maybe_sent = self.recovered and record.first_sequence <= self.recovered_sent_sequence
             self.sent_sequence = max(self.sent_sequence, record.last_sequence)
             self._write_cursor()

@@ -158,7 +158,7 @@ class Reporter:
             uptime_s=time.monotonic() - self._started_s,
             cpu_seconds=resources.cpu_seconds(),
             resident_bytes=resources.resident_bytes(),
-            spool_bytes=spool.used_bytes,
+            spool_bytes=spool.waiting_bytes,
             spool_limit_bytes=spool.max_bytes,
             spool_oldest_ns=spool.oldest_spooled_ns(),
             clock=self._clock(),

@@ -222,6 +222,12 @@ class Spool:
         return sum(lane.size for lane in self.lanes)
 
     @property
+    def waiting_bytes(self) -> int:
+        """Of these, the bytes of batches that are not yet acknowledged."""
+        with self.lock:
+            return sum(lane.waiting_bytes for lane in self.lanes)
+
+    @property
     def memory_used(self) -> int:
         """Of these, the bytes that wait in memory for the disk."""
         return sum(s.size for lane in self.lanes for s in lane.segments if s.in_memory)

@@ -268,6 +268,7 @@ class Heartbeat:
     """User and system, of the whole agent since its start."""
     resident_bytes: int
     spool_bytes: int
+    """Of the batches that are not yet acknowledged."""
     spool_limit_bytes: int
     spool_oldest_ns: int | None = None
     """When the oldest unacknowledged batch was spooled; None: the spool is empty."""

@@ -134,3 +134,7 @@ def abandon(spool: Spool) -> None:
         for segment in lane.segments:
             segment.close_fd()
         lane._close_cursor()
+
+
+def files_below(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
