@@ -172,7 +172,10 @@ def run_sanitized() -> Outcome:
         "sanitized",
         ["--capture=sys", "-m", "not slow and not browser", *tests],
         cwd=tree,
-        environment=sanitized.environment(tree),
+        environment={
+            "WIREPOOL_NATS_SERVER": str(ROOT / ".cache/bin/nats-server"),
+            **sanitized.environment(tree),
+        },
     )
 
 
