@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import nats.errors
 import nats.js.errors
@@ -57,6 +58,7 @@ class Ledger:
         self._registry = registry
         self._bus = bus
         self._booking = Booking(registry, mark_bytes)
+        self._stalled = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._listeners: list[BatchListener] = []
         self._waiting_books: dict[tuple[str, str], tuple[bytes, Books, int]] = {}
@@ -67,7 +69,7 @@ class Ledger:
     @property
     def counts(self) -> LedgerCounts:
         """Since the start of this process."""
-        return self._booking.counts
+        return replace(self._booking.counts, stalled=self._stalled)
 
     def on_batch(self, listener: BatchListener) -> None:
         """Have each newly booked batch told (presence takes it as a sign of life)."""
@@ -148,8 +150,8 @@ class Ledger:
         try:
             verdicts, booked = await loop.run_in_executor(self._worker, self._booking.book, incoming)
         except sqlite3.Error as error:
-            self.counts.stalled += 1
-            if self.counts.stalled == 1:
+            self._stalled += 1
+            if self._stalled == 1:
                 log.error("the registry can't be written, the archive waits: %s", error)
             verdicts, booked = ["retry"] * len(incoming), []
             await asyncio.sleep(RETRY_S)

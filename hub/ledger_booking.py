@@ -69,6 +69,8 @@ class Booking:
         self._positions: dict[str, int] = {}
         self._created: dict[str, str] = {}
         self.counts = LedgerCounts()
+        """Of what has been committed; replaced as a whole, so any thread may read it."""
+        self._counting = LedgerCounts()
 
     def stream_is(self, stream: str, created: str) -> None:
         """Which stream this is, by its time of creation: one made anew counts its sequences from 1 again."""
@@ -106,7 +108,7 @@ class Booking:
             except Exception as error:
                 self._forget()
                 if one.deliveries < MAX_DELIVERIES:
-                    self.counts.retried += 1
+                    self._counting.retried += 1
                     verdicts.append("retry")
                 else:
                     with self._registry.transaction():
@@ -114,6 +116,7 @@ class Booking:
                             one, f"failed {one.deliveries} times: {type(error).__name__}: {error}"
                         )
                     verdicts.append("term")
+                self.counts = replace(self._counting)
         return verdicts, booked
 
     def _forget(self) -> None:
@@ -124,12 +127,12 @@ class Booking:
     def _book_all(self, incoming: list[Incoming]) -> tuple[list[Verdict], list[tuple[str, int]]]:
         booked: list[tuple[str, int]] = []
         verified = [self._verify(one) for one in incoming]
-        before = replace(self.counts)
         try:
             verdicts = self._write_all(incoming, verified, booked)
         except BaseException:
-            self.counts = before  # what was rolled back didn't happen
+            self._counting = replace(self.counts)  # what was rolled back didn't happen
             raise
+        self.counts = replace(self._counting)
         return verdicts, booked
 
     def _write_all(
@@ -182,7 +185,7 @@ class Booking:
             new = self._chains.add(chain, batch, len(one.data), one.stored_ns, redelivery=redelivery)
         except _UnknownAgent as error:
             if one.deliveries < MAX_DELIVERIES:  # it may be enrolling at this moment
-                self.counts.retried += 1
+                self._counting.retried += 1
                 return "retry"
             self._quarantine(one, str(error))
             return "term"
@@ -192,13 +195,13 @@ class Booking:
         if new or not redelivery:
             self._chains.mark(one.stream, one.subject, one.sequence, len(one.data), one.stored_ns)
         if new:
-            self.counts.batches += 1
-            self.counts.packets += header.packets if header.kind == "packets" else 0
+            self._counting.batches += 1
+            self._counting.packets += header.packets if header.kind == "packets" else 0
             booked.append((agent, one.stored_ns))
         elif redelivery:
-            self.counts.redelivered += 1
+            self._counting.redelivered += 1
         else:
-            self.counts.duplicates += 1
+            self._counting.duplicates += 1
         return "ack"
 
     def _position(self, stream: str) -> int:
@@ -259,8 +262,8 @@ class Booking:
             deliveries=one.deliveries,
         )
         if added:
-            self.counts.quarantined += 1
-            if self.counts.quarantined == 1:
+            self._counting.quarantined += 1
+            if self._counting.quarantined == 1:
                 log.warning("quarantined a message on %s: %s (more are only counted)", one.subject, reason)
 
     def write_books(self, waiting: dict[tuple[str, str, bytes], tuple[Books, int]]) -> None:
