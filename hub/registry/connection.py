@@ -50,14 +50,14 @@ class Database:
             connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
             )
+            with self._lock:
+                self._all.append(connection)  # first of all: what follows fails on a file that is no database
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             self._local.connection = connection
-            with self._lock:
-                self._all.append(connection)
         return connection
 
     @contextmanager

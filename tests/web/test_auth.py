@@ -1,6 +1,8 @@
 """Logins: who gets in, how guessing is slowed, and what a password must be."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ ADDRESS = "192.0.2.7"
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry.sqlite3")
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with contextlib.closing(Registry(tmp_path / "registry.sqlite3")) as registry:
+        yield registry
 
 
 async def test_the_first_user_is_made_once(registry: Registry) -> None:
