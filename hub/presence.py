@@ -21,7 +21,7 @@ from hub.bus import Bus
 from hub.control import Control, ControlError
 from hub.registry import Registry, UnknownError
 from hub.sessions import SessionControl
-from wire.control import Domain, unseal
+from wire.control import Domain, Envelope, unseal
 from wire.errors import WireError
 from wire.report import Heartbeat, Report
 from wire.strict_cbor import dumps_map
@@ -130,20 +130,21 @@ class Presence:
 
     # What comes in
 
-    async def _on_heartbeat(self, message: Msg) -> None:
-        known = self._known.get(message.subject.removeprefix("hb."))
+    def _sender(self, message: Msg, prefix: str) -> KnownAgent | None:
+        """Whose message it claims to be by its subject; None, and counted, when nobody's that may speak."""
+        known = self._known.get(message.subject.removeprefix(prefix))
         if known is None or not known.record.enabled:
             self.rejected += 1
+            return None
+        return known
+
+    async def _on_heartbeat(self, message: Msg) -> None:
+        known = self._sender(message, "hb.")
+        if known is None:
             return
         received_ns = time.time_ns()
         try:
-            envelope = unseal(
-                message.data,
-                Domain.HEARTBEAT,
-                public=known.record.signing_public,
-                agent=known.record.id,
-                now_ns=None,  # a wrong clock is shown, not punished; freshness is the sequence
-            )
+            envelope = _unseal(message, Domain.HEARTBEAT, known)
             heartbeat = Heartbeat.from_map(envelope.body)
         except WireError as error:
             self._reject(known, "heartbeat", error)
@@ -162,19 +163,12 @@ class Presence:
         self._changed(known.record.id)
 
     async def _on_report(self, message: Msg) -> None:
-        known = self._known.get(message.subject.removeprefix("rep."))
-        if known is None or not known.record.enabled:
-            self.rejected += 1
+        known = self._sender(message, "rep.")
+        if known is None:
             return
         received_ns = time.time_ns()
         try:
-            envelope = unseal(
-                message.data,
-                Domain.REPORT,
-                public=known.record.signing_public,
-                agent=known.record.id,
-                now_ns=None,
-            )
+            envelope = _unseal(message, Domain.REPORT, known)
             report = Report.from_map(envelope.body)
         except WireError as error:
             self._reject(known, "report", error)
@@ -319,3 +313,13 @@ class Presence:
                 ) as error:  # a full disk, a long writer: who is there is known all the same
                     log.warning("the last heartbeats can't be written, trying again: %s", error)
                     self._unsaved = unsaved | self._unsaved
+
+
+def _unseal(message: Msg, domain: Domain, known: KnownAgent) -> Envelope:
+    return unseal(
+        message.data,
+        domain,
+        public=known.record.signing_public,
+        agent=known.record.id,
+        now_ns=None,  # a wrong clock is shown, not punished; freshness is the sequence
+    )
