@@ -104,7 +104,8 @@ async def read_clock() -> Clock:
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            out, _ = await asyncio.wait_for(process.communicate(), 2.0)
+            async with asyncio.timeout(2.0):
+                out, _ = await process.communicate()
         except TimeoutError:
             process.kill()
             await process.wait()

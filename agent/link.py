@@ -275,7 +275,8 @@ class Link:
         client, self._client = self._client, None
         if client is not None and not client.is_closed:
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(client.close(), 2)
+                async with asyncio.timeout(2):
+                    await client.close()
 
     def _note(self, error: BaseException) -> None:
         kind = type(error).__name__

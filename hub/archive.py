@@ -50,7 +50,8 @@ class StreamState:
 async def stream_state(bus: Bus, stream: str) -> StreamState:
     """The stream's state now; ArchiveError when there is none."""
     try:
-        client = await asyncio.wait_for(bus.client(), ANSWER_TIMEOUT_S)
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            client = await bus.client()
         reply = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=ANSWER_TIMEOUT_S)
     except (TimeoutError, nats.errors.Error) as error:
         raise ArchiveError(f"the NATS server doesn't answer: {error or type(error).__name__}") from error
@@ -69,7 +70,8 @@ async def stream_state(bus: Bus, stream: str) -> StreamState:
 
 async def first_at(bus: Bus, stream: str, subject: str, since_rfc3339: str) -> int | None:
     """The sequence of the subject's first message stored at or after a time; None when there is none."""
-    client = await asyncio.wait_for(bus.client(), ANSWER_TIMEOUT_S)
+    async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        client = await bus.client()
     body = orjson.dumps({"start_time": since_rfc3339, "next_by_subj": subject})
     reply = await client.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout=ANSWER_TIMEOUT_S)
     headers = reply.headers or {}
@@ -96,7 +98,8 @@ async def read_subject(
     heard_s = loop.time()
     while first <= last:
         try:
-            client = await asyncio.wait_for(bus.client(), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                client = await bus.client()
             async with aclosing(_read_answer(client, stream, subject, first)) as answer:
                 async for stored in answer:
                     if stored is None or stored.sequence > last:

@@ -159,7 +159,8 @@ class Bus:
                 self._client = None
                 if not client.is_closed:
                     with contextlib.suppress(Exception):
-                        await asyncio.wait_for(client.close(), 2)
+                        async with asyncio.timeout(2):
+                            await client.close()
             await asyncio.sleep(RECONNECT_WAIT_S)
 
     async def _connect(self, client: Client, closed: asyncio.Event) -> None:
@@ -233,9 +234,10 @@ class Bus:
         """The connected client; waits while there is none."""
         while True:
             task = asyncio.current_task()
-            if not self._up.is_set() and task is not None and task.cancelling():
-                # nats-py answers a cancelled fetch with "connection closed" when both happen at once. Loops that try
-                # again after such an error come here, where the cancellation they never saw would be waited out.
+            if task is not None and task.cancelling():
+                # A cancellation can be lost on its way through nats-py: it turns one into "connection closed", and the
+                # `asyncio.wait_for` of Python 3.11 forgets one that comes together with the result. Every loop over
+                # the bus comes by here, and ends here, instead of going on for ever after it was told to stop.
                 raise asyncio.CancelledError
             await self._up.wait()
             if self._client is not None:

@@ -92,7 +92,8 @@ class Declarer:
                     await asyncio.sleep(RETRY_S)
                     continue
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def publish_changes(self, *, audit: bool = False) -> list[str]:

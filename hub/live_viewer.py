@@ -215,7 +215,8 @@ class Viewer:
                 return self._update(now_s)
             self._some.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._some.wait(), due_s - now_s)
+                async with asyncio.timeout(due_s - now_s):
+                    await self._some.wait()
         raise StopAsyncIteration
 
     def _due_s(self, now_s: float) -> float:

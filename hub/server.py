@@ -143,7 +143,8 @@ async def serve(
         # one slow download would hold the end up for ever.
         await stopping.wait()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(finished.wait(), GRACEFUL_S + 2)
+            async with asyncio.timeout(GRACEFUL_S + 2):
+                await finished.wait()
         if not finished.is_set():
             server.cancel()
 

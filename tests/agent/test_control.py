@@ -158,7 +158,8 @@ async def test_orders_are_verified_remembered_and_never_older(setup: Setup) -> N
     assert not waiting.done()
     await home.declare(hub, 5, SessionSpec(id=SESSION, interface="eth0"))
     desired.ask()
-    assert (await asyncio.wait_for(waiting, 10)).revision == 5
+    async with asyncio.timeout(10):
+        assert (await waiting).revision == 5
 
     again = DesiredState(home.identity, setup.link)  # a new life, the server away
     found = again.load()

@@ -1,6 +1,7 @@
 """The bus over a real server: killed servers, closed clients, slow handlers."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,26 @@ async def test_without_a_server_it_waits_and_tells_once(
         await until(lambda: sum(bus.errors.values()) >= 3, 20)
         assert not bus.connected
     assert sum("ConnectionRefused" in record.message for record in caplog.records) <= 2
+
+
+async def test_a_loop_ends_although_its_cancellation_was_lost_on_the_way(tmp_path: Path) -> None:
+    """As it is in nats-py under Python 3.11, when a message and the cancellation arrive together."""
+    rounds = 0
+
+    async def loop(bus: Bus) -> None:
+        nonlocal rounds
+        while True:
+            await bus.client()
+            rounds += 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    async with parts(tmp_path, with_streams=False) as hub:
+        bus = hub.bus()
+        async with running(bus.run()), asyncio.TaskGroup() as group:
+            task = group.create_task(loop(bus))
+            await until(lambda: rounds == 1)
+            task.cancel()
+            await asyncio.wait([task], timeout=5)
+            assert task.cancelled()
+            assert rounds == 1

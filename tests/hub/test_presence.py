@@ -107,7 +107,8 @@ async def test_online_and_offline_within_two_seconds_for_real(tmp_path: Path) ->
             with presence.changes() as changes:
                 await web1.beat(spool_bytes=42_000_000)
                 await until(lambda: presence.status("web1").online)
-                assert "web1" in await asyncio.wait_for(anext(aiter(changes)), 1)
+                async with asyncio.timeout(1):
+                    assert "web1" in await anext(aiter(changes))
             status = presence.status("web1")
             assert (status.reason, status.packets_per_second, status.spool_bytes) == (
                 "online",

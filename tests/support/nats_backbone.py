@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from nats.aio.client import Client
 
@@ -51,6 +50,18 @@ def need_nats_server() -> Path:
 
 def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class _Client(Client):
+    """nats-py's client whose `flush` is a barrier: the server has everything that was sent before.
+
+    nats-py writes its PING past what is still in its buffer, a subscription made a moment ago for instance. By the time
+    of the answer that buffer is written, so a second PING comes behind it.
+    """
+
+    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109  as the library has it
+        await super().flush(timeout)
+        await super().flush(timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +166,8 @@ class Backbone:
             "connect_timeout": 5,
             "drain_timeout": 5,
         }
-        connection = await nats.connect(self.url, **(settings | options))
+        connection = _Client()
+        await connection.connect(self.url, **(settings | options))
         self._connections.append(connection)
         return connection
 
@@ -181,7 +193,8 @@ class Backbone:
         for connection in self._connections:
             # nats-py lets a CancelledError of its own out when the server went away under it: gather keeps it.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.gather(connection.close(), return_exceptions=True), 5)
+                async with asyncio.timeout(5):
+                    await asyncio.gather(connection.close(), return_exceptions=True)
         if self.process is not None:
             self.stop()
 

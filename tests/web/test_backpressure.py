@@ -95,7 +95,8 @@ class H2Client:
 
     async def events(self) -> list[Any]:
         """What came in one read; windows stay as they are."""
-        data = await asyncio.wait_for(self.reader.read(65536), 10)
+        async with asyncio.timeout(10):
+            data = await self.reader.read(65536)
         assert data, "the server closed the connection"
         events = self.connection.receive_data(data)
         await self.flush()
@@ -138,7 +139,8 @@ async def test_a_closed_window_stops_the_producer_and_leaving_frees_it(tmp_path:
         assert received == 65535
         assert made * len(CHUNK) < received + 6 * len(CHUNK)
         await client.close()
-        await asyncio.wait_for(source.closed.wait(), 10)
+        async with asyncio.timeout(10):
+            await source.closed.wait()
 
 
 async def test_a_socket_that_is_never_read_stops_the_producer(tmp_path: Path) -> None:
@@ -157,7 +159,8 @@ async def test_a_socket_that_is_never_read_stops_the_producer(tmp_path: Path) ->
         made = await settled(source)
         assert 0 < made < PLENTY, "kernel buffers are a few MiB; 64 MiB must not fit"
         await client.close()
-        await asyncio.wait_for(source.closed.wait(), 10)
+        async with asyncio.timeout(10):
+            await source.closed.wait()
 
 
 async def test_a_reset_download_is_freed_and_the_connection_goes_on(tmp_path: Path) -> None:
@@ -177,7 +180,8 @@ async def test_a_reset_download_is_freed_and_the_connection_goes_on(tmp_path: Pa
             await client.events()
         client.connection.reset_stream(1)
         await client.flush()
-        await asyncio.wait_for(source.closed.wait(), 10)
+        async with asyncio.timeout(10):
+            await source.closed.wait()
         client.connection.increment_flow_control_window(2**20)
         await client.get("/small", 3)
         body = b""
@@ -241,7 +245,8 @@ async def test_a_body_that_never_comes_is_given_up(tmp_path: Path) -> None:
         return await asyncio.Event().wait()
 
     limits = RequestLimits(app, body_deadline_s=0.05)
-    await asyncio.wait_for(limits({"type": "http"}, receive, send), 5)
+    async with asyncio.timeout(5):
+        await limits({"type": "http"}, receive, send)
     assert seen == ["http.request", "http.disconnect"]
     assert limits.in_progress == 0
 
@@ -282,7 +287,8 @@ async def test_shutdown_ends_event_streams_and_cuts_what_hangs(tmp_path: Path) -
                 one.stream_id for one in await client.events() if isinstance(one, h2.events.StreamEnded)
             )
         await client.close()
-        await asyncio.wait_for(source.closed.wait(), 10)
+        async with asyncio.timeout(10):
+            await source.closed.wait()
         await stalled.close()
 
 

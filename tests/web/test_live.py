@@ -38,7 +38,8 @@ class Events:
         """(event, data); comments and `retry` are left out."""
         name, data = "", []
         while True:
-            line = await asyncio.wait_for(anext(self._lines), 15)
+            async with asyncio.timeout(15):
+                line = await anext(self._lines)
             if line.startswith("event: "):
                 name = line[7:]
             elif line.startswith("data: "):
