@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Bench:
 @contextlib.contextmanager
 def bench() -> Iterator[Bench]:
     """Start everything, as a user would, in namespaces; all of it ends with the block."""
+    if shutil.which("tcpreplay") is None:
+        raise SystemExit("tcpreplay sends the packets and is missing: apt-get install tcpreplay")
     with tempfile.TemporaryDirectory(prefix="wirepool-perf-") as name:
         directory = Path(name)
         with Lab(["sender", "capturer"], directory) as lab:
