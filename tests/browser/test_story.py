@@ -16,7 +16,16 @@ from playwright.sync_api import expect
 from tests.support.browser import chromium, need_browser
 from tests.support.captures import Packet, difference, read_capture
 from tests.support.lab import Lab, Tcpdump
-from tests.support.lan_traffic import NEEDED, ORDINARY_FILTER, LanServers, all_kinds, fetch, look_up, ping
+from tests.support.lan_traffic import (
+    MARKED_PACKETS,
+    NEEDED,
+    ORDINARY_FILTER,
+    LanServers,
+    all_kinds,
+    fetch,
+    look_up,
+    ping,
+)
 from tests.support.need import need
 from tests.support.page import Driver
 from tests.support.stand import Stand
@@ -89,7 +98,7 @@ def test_two_hosts_one_page_and_the_capture_equals_tcpdumps(tmp_path: Path) -> N
                 driver.resume(sessions.values())
                 all_kinds(client, servers, mark=AFTER_PAUSE)
                 for dump in dumps.values():
-                    dump.wait_for(AFTER_PAUSE)
+                    dump.wait_for(AFTER_PAUSE, packets=MARKED_PACKETS)
             driver.stop_capture(sessions.values())
             for name, dump in dumps.items():
                 assert dump.dropped == 0

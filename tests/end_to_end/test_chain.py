@@ -31,7 +31,7 @@ def test_what_tcpdump_saw_is_what_is_exported_and_verified(
         for _ in range(5):
             all_kinds(stand.lab["db1"], servers)
         sentinel(stand.lab["db1"], host, LAST)
-        dump.wait_for(LAST)
+        dump.wait_for(LAST, packets=2)
     curl.order(session, "stop", "stopped")
     told = curl.wait_balanced(session)
     exported = read_capture(curl.download(session, tmp_path / "web1.pcapng"))
@@ -61,7 +61,7 @@ def test_a_changed_filter_loses_nothing_that_both_filters_take(
         flood.send_signal(signal.SIGINT)
         flood.wait(20)
         sentinel(client, host, LAST)
-        dump.wait_for(LAST)
+        dump.wait_for(LAST, packets=2)
     curl.order(session, "stop", "stopped")
     curl.wait_balanced(session)
     exported = read_capture(curl.download(session, tmp_path / "icmp.pcapng"))

@@ -76,7 +76,7 @@ def test_each_part_dies_once_and_the_session_goes_on(tmp_path: Path) -> None:
             flood.send_signal(signal.SIGINT)
             flood.wait(20)
             sentinel(client, host, LAST)
-            dump.wait_for(LAST)
+            dump.wait_for(LAST, packets=2)
         curl.order(session, "stop", "stopped")
         told = curl.wait_balanced(session)
         exported = read_capture(curl.download(session, tmp_path / "icmp.pcapng"))
@@ -123,7 +123,7 @@ def test_an_agent_without_a_server_waits_and_then_delivers(tmp_path: Path) -> No
         wait_for(lambda: host.capture_sockets() > 0, "the agent captures")
         with Tcpdump(host, "eth0", "icmp", tmp_path / "icmp.pcap") as dump:
             sentinel(client, host, LAST)
-            dump.wait_for(LAST)
+            dump.wait_for(LAST, packets=2)
         wait_for(lambda: _holds(host.directory / "agent", LAST), "the packets in the spool", timeout_s=20)
         stand.start()
         curl.wait_online("web1")

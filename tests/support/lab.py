@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.support import netns
+from tests.support.captures import read_capture
 from tests.support.netns import wait_for
 from tests.support.wire_like_veth import forget_departure_time
 
@@ -170,11 +171,14 @@ class Tcpdump:
         self.captured, self.received = number("captured"), number("received by filter")
         self.dropped = number("dropped by kernel")
 
-    def wait_for(self, needle: bytes, *, timeout_s: float = 30.0) -> None:
-        """Until bytes that were sent last are in the file."""
-        wait_for(
-            lambda: needle in self.path.read_bytes(), f"{needle!r} in {self.path.name}", timeout_s=timeout_s
-        )
+    def wait_for(self, mark: bytes, *, packets: int, timeout_s: float = 30.0) -> None:
+        """Until all packets with a mark that were sent last are in the file: of those that stand in its ring when it is
+        told to stop, tcpdump writes no more."""
+
+        def written() -> bool:
+            return sum(mark in packet.data for packet in read_capture(self.path).packets) >= packets
+
+        wait_for(written, f"{packets} packets with {mark!r} in {self.path.name}", timeout_s=timeout_s)
 
 
 class Lab:

@@ -107,7 +107,12 @@ def fetch(client: Host, address: str, path: str, *, tls: bool = False) -> None:
     client.run("curl", "-ksSf", "--max-time", "20", "--noproxy", "*", "-o", "/dev/null", url)
 
 
-def ping(client: Host, address: str, *, count: int = 3, mark: bytes = b"") -> None:
+ECHOES = 3
+MARKED_PACKETS = 2 * ECHOES
+"""Of one `ping` with a mark: requests and replies."""
+
+
+def ping(client: Host, address: str, *, count: int = ECHOES, mark: bytes = b"") -> None:
     """Echo requests; `mark` (at most 16 bytes) repeats through the payload, to be found again in a
     capture."""
     argv = ["ping", "-q", "-n", "-c", str(count), "-i", "0.01", "-W", "5", "-s", "120"]

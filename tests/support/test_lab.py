@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.captures import difference, read_capture
 from tests.support.lab import Lab, Tcpdump
-from tests.support.lan_traffic import NEEDED, ORDINARY_FILTER, LanServers, all_kinds
+from tests.support.lan_traffic import MARKED_PACKETS, NEEDED, ORDINARY_FILTER, LanServers, all_kinds
 from tests.support.need import need
 
 
@@ -21,8 +21,8 @@ def test_two_sockets_see_the_same_packets_with_the_same_stamps(tmp_path: Path) -
         second = Tcpdump(lab["db1"], "eth0", ORDINARY_FILTER, tmp_path / "second.pcap")
         with first, second:
             all_kinds(lab["db1"], servers, mark=mark)
-            first.wait_for(mark)
-            second.wait_for(mark)
+            first.wait_for(mark, packets=MARKED_PACKETS)
+            second.wait_for(mark, packets=MARKED_PACKETS)
     a, b = read_capture(first.path), read_capture(second.path)
     assert a.complaint is None
     assert (first.dropped, second.dropped) == (0, 0)
