@@ -304,6 +304,6 @@ def _refused(error: OSError) -> FilterError:
     if error.errno == errno.ENOMEM:
         return FilterError(
             "the kernel has no room for a filter this long. "
-            "Shorten it, or raise the limit: sysctl -w net.core.optmem_max=131072"
+            "Shorten it, or raise the limit: sysctl -w net.core.optmem_max=1048576"
         )
     return FilterError(f"the kernel refused the filter: {error.strerror}")

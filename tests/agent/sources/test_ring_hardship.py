@@ -1,0 +1,84 @@
+"""What a host does to a capture: another MTU under way, packets without content, filters at the kernel's limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from agent.bpf_filter import MAX_INSTRUCTIONS, FilterError, compile_filter
+from agent.sources.ring import RingSource
+from agent.tag_filter import for_socket
+from tests.agent.sources.live import Sender, data_of, drain, ethernet, ip_frame, udp_frame
+from tests.support import netns
+from tests.support.netns import Namespace
+
+pytestmark = pytest.mark.root
+Pair = tuple[Namespace, Namespace]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with netns.pair() as both:
+        yield both
+
+
+def open_ring(host: Namespace, filter_text: str = "") -> RingSource:
+    with host.inside():
+        return RingSource("veth0", filter_text, 262144, True)
+
+
+def test_another_mtu_under_way(pair: Pair) -> None:
+    ring = open_ring(pair[0], "udp")
+    with Sender(pair[1]) as sender:
+        before, after = udp_frame(bytes(1400)), udp_frame(bytes(8900))
+        sender.send(before)
+        for host in pair:
+            host.run("ip", "link", "set", "veth0", "mtu", "9000")
+        sender.send(after)
+        for host in reversed(pair):
+            host.run("ip", "link", "set", "veth0", "mtu", "1500")
+        sender.send(before)
+    assert data_of(drain(ring)) == [before, after, before]
+    assert ring.notice is None
+    ring.close()
+
+
+def test_packets_without_content(pair: Pair) -> None:
+    """An empty datagram, a header that announces nothing, a frame of nothing but addresses and a type."""
+    ring = open_ring(pair[0])
+    frames = [
+        udp_frame(b""),
+        ip_frame(17, b""),
+        ip_frame(59, b""),
+        ethernet(b"\x08\0"),
+        ethernet(b"\x86\xdd"),
+    ]
+    with Sender(pair[1]) as sender:
+        sender.send(*frames)
+    assert data_of(drain(ring)) == frames
+    ring.close()
+
+
+def test_a_filter_of_four_thousand_instructions(pair: Pair) -> None:
+    """Hosts that the last of its terms name pass, others don't; the kernel takes it on the open socket as well."""
+    hosts = " or ".join(f"ip6 host fd00::{number:x}" for number in range(1, 224))
+    filter_text = f"{hosts} or udp dst port 4242"
+    instructions = len(for_socket(compile_filter(filter_text, 1, 262144), loopback=False)) // 8
+    assert 3900 < instructions <= MAX_INSTRUCTIONS, instructions
+    passes, stays = udp_frame(b"passes", port=4242), udp_frame(b"stays", port=4243)
+    with pytest.raises(FilterError, match=r"no room for a filter this long.*optmem_max=1048576"):
+        open_ring(pair[0], filter_text)
+    # The kernel turns a program into its own, larger instructions and charges the socket for them.
+    pair[0].run("sysctl", "-qw", "net.core.optmem_max=1048576")
+    ring = open_ring(pair[0], filter_text)
+    with Sender(pair[1]) as sender:
+        sender.send(stays, passes)
+        assert data_of(drain(ring)) == [passes]
+        ring.apply("udp", 262144)
+        sender.send(stays)
+        assert data_of(drain(ring)) == [stays]
+        ring.apply(filter_text, 262144)
+        sender.send(stays, passes)
+        assert data_of(drain(ring)) == [passes]
+    ring.close()
