@@ -132,15 +132,20 @@ def run_pytest(
     return Outcome(passed, failed, skipped, why)
 
 
+BESIDE = (("agent", "end_to_end", "wire"), ("backbone", "house", "hub"))
+"""Folders that are run beside the rest in the everyday part: they take about as long, and wait for different things."""
+
+
 def shares(quick: bool) -> list[list[str]]:
-    """Everything in one row, or the everyday part in two that wait for different things side by side."""
+    """Everything in one row, or the everyday part in three, side by side."""
     if not quick:
         return [["--durations=15"]]
-    folders = sorted(path for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py")))
-    names = [str(path.relative_to(ROOT)) for path in folders]
-    one = [name for name in names if name in {"tests/agent", "tests/house", "tests/hub"}]
-    other = [name for name in names if name not in one]
-    return [["--durations=10", "-m", "not slow", *part] for part in (other, one)]
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py"))}
+    rest = folders.difference(*BESIDE)
+    parts = [sorted(folders.intersection(names)) for names in (rest, *BESIDE)]
+    return [
+        ["--durations=10", "-m", "not slow", *(f"tests/{name}" for name in part)] for part in parts if part
+    ]
 
 
 def counts(report: Path) -> tuple[int, int, int]:
