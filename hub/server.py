@@ -18,7 +18,7 @@ import hypercorn
 import hypercorn.asyncio
 from hypercorn.config import Sockets
 
-from hub import http2_flow
+from hub import connection_end, http2_flow
 from hub.renewal_tls import RenewableCertificate
 
 log = logging.getLogger("wirepool.hub.http")
@@ -135,6 +135,7 @@ async def serve(
     Whoever streams events must watch `stopping`, too: an event stream never ends by itself.
     """
     http2_flow.install()
+    connection_end.install()
     config = _ServerConfig(listener.socket, certificate.context)
     finished = asyncio.Event()
 
