@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypercorn.asyncio.tcp_server import TCPServer
 
-from hub.connection_end import EndingTCPServer
 from tests.support.nats_backbone import until
 from tests.web.test_backpressure import serving
 
@@ -36,7 +36,7 @@ async def greeting(scope: Any, receive: Any, send: Any) -> None:
 def held() -> int:
     """Connections that the server still has objects of."""
     gc.collect()
-    return sum(isinstance(thing, EndingTCPServer) for thing in gc.get_objects())
+    return sum(isinstance(thing, TCPServer) for thing in gc.get_objects())
 
 
 async def leave_while_it_answers(port: int, context: ssl.SSLContext) -> None:
