@@ -29,6 +29,7 @@ RECONNECT_WAIT_S = 0.5
 PING_INTERVAL_S = 10
 """A server that doesn't answer two pings is away: noticed in 20 to 30 s at worst, at once when the socket breaks."""
 JETSTREAM_TIMEOUT_S = 5.0
+SETTLE_TIMEOUT_S = 5
 
 Handler = Callable[[Msg], Awaitable[None]]
 
@@ -72,8 +73,8 @@ class Subscription:
                 await subscription.unsubscribe()
 
 
-class _Client(Client):
-    """nats-py's client, whose reader no message can end.
+class BusClient(Client):
+    """nats-py's client, whose reader no message can end, and whose `flush` is a barrier.
 
     nats-py decodes subjects and headers as UTF-8, and what isn't ends its reading task without a word: one message of
     one agent, stored in a stream, would leave the hub deaf, again after each reconnect. Here such a subject comes with
@@ -82,7 +83,15 @@ class _Client(Client):
     And it takes a stored message whose sender gave it a header `Status` for a word of the server: `fetch` swallows it,
     nobody acknowledges it, and the floor below which the archive may be purged never rises again. Delivered messages
     have a reply subject for their acknowledgement; the server's own words have none.
+
+    Its `flush` writes the PING past what is still in its buffer, a subscription made a moment ago for instance. By the
+    time of the answer that buffer is written, so a second PING comes behind it.
     """
+
+    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109  as the library has it
+        """Until the server has everything that was sent before. nats.errors.Error when it doesn't answer in time."""
+        await super().flush(timeout)
+        await super().flush(timeout)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:
@@ -145,7 +154,7 @@ class Bus:
         """Keep a connection until cancelled."""
         while True:
             closed = asyncio.Event()
-            client = _Client()
+            client = BusClient()
             try:
                 await self._connect(client, closed)
                 await closed.wait()
@@ -247,6 +256,12 @@ class Bus:
     async def jetstream(self, timeout_s: float = JETSTREAM_TIMEOUT_S) -> JetStreamContext:
         """A JetStream context of the present client; waits while there is none."""
         return (await self.client()).jetstream(timeout=timeout_s)
+
+    async def settled(self) -> None:
+        """Until the server has every subscription made so far; returns without a word when it is away."""
+        if self._client is not None and self.connected:
+            with contextlib.suppress(nats.errors.Error):
+                await self._client.flush(SETTLE_TIMEOUT_S)
 
     async def publish(self, subject: str, payload: bytes) -> None:
         """Publish by core NATS now. BusAway while there is no connection."""

@@ -90,6 +90,7 @@ class LiveFeed:
             for one in watched:
                 if one.subscription is None:
                     await self._subscribe(one)
+                    await self._bus.settled()  # what is captured from now on is seen
                 await self._notify(one)
             yield viewer
         finally:

@@ -58,8 +58,5 @@ async def running(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def settled(bus: Bus) -> None:
-    """Until the server has every subscription made so far.
-
-    Not `flush()`: nats-py writes its PING past what is still in the buffer. A request goes the way of all commands.
-    """
-    await (await bus.client()).request("$SYS.REQ.USER.INFO", b"", timeout=5)
+    """Until there is a connection and the server has every subscription made so far."""
+    await (await bus.client()).flush()

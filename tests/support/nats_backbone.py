@@ -29,6 +29,7 @@ from nats.aio.client import Client
 from hub.backbone import accounts, enrolment, first_start, nats_server, pki, server_config, streams
 from hub.backbone.enrolment import IssuedJwt
 from hub.backbone.state import StateDir, StateError
+from hub.bus import BusClient
 from wire.enrolment import Enrolment, EnrolmentRequest
 from wire.keys import SigningKey
 from wire.names import inbox_prefix
@@ -50,18 +51,6 @@ def need_nats_server() -> Path:
 
 def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-class _Client(Client):
-    """nats-py's client whose `flush` is a barrier: the server has everything that was sent before.
-
-    nats-py writes its PING past what is still in its buffer, a subscription made a moment ago for instance. By the time
-    of the answer that buffer is written, so a second PING comes behind it.
-    """
-
-    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109  as the library has it
-        await super().flush(timeout)
-        await super().flush(timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +155,7 @@ class Backbone:
             "connect_timeout": 5,
             "drain_timeout": 5,
         }
-        connection = _Client()
+        connection = BusClient()
         await connection.connect(self.url, **(settings | options))
         self._connections.append(connection)
         return connection

@@ -54,10 +54,11 @@ class Events:
 
     async def until(self, wanted: str, containing: str = "") -> str:
         """The data of the next event of this name that contains the text."""
-        while True:
-            name, data = await self.next()
-            if name == wanted and containing in data:
-                return data
+        async with asyncio.timeout(30):
+            while True:
+                name, data = await self.next()
+                if name == wanted and containing in data:
+                    return data
 
 
 async def start(client: Browser, **more: object) -> str:
