@@ -1,5 +1,9 @@
-"""What TOML cannot say: the two C extensions, against the limited API (one abi3 wheel for 3.11 and later)."""
+"""What TOML cannot say: the two C extensions, against the limited API (one abi3 wheel for 3.11 and later).
 
+And where there is clang, the eBPF programs as an object that loads without any compiler.
+"""
+
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,4 +29,5 @@ extensions = [extension("wire._columns", "wire/_columns.c")]
 if sys.platform == "linux":  # AF_PACKET is Linux's
     extensions.append(extension("agent._tpacket", "agent/_tpacket.c"))
 
+subprocess.run([sys.executable, "bpf/compile.py"], cwd=Path(__file__).resolve().parent, check=False)
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})

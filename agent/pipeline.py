@@ -24,6 +24,7 @@ from agent.batcher import seal_tombstone
 from agent.clock import read_clock
 from agent.control import ControlPoint
 from agent.desired import DesiredState
+from agent.ebpf.loading import CannotLoad, CapturePath
 from agent.identity import Identity
 from agent.link import Credentials, Link, split_server, tls_context
 from agent.publisher import Publisher
@@ -114,6 +115,7 @@ class Agent:
             on_stored=lambda lane, record: self._look_for_settled(),
         )
         self._settling: asyncio.TimerHandle | None = None
+        self._capture_path = CapturePath(config.capture_path)
         self._around = Surroundings(
             agent=identity.name,
             boot=self.boot,
@@ -122,7 +124,7 @@ class Agent:
             spool=self._spool,
             wake_publisher=self._publisher.wake,
             clock=lambda: self._clock_now,
-            open_source=lambda spec, own: open_source(spec, own, config),
+            open_source=lambda spec, own: open_source(spec, own, config, self._capture_path),
             changed=self._session_changed,
         )
         self._sessions = Reconciler(self._around, config.state_dir / "sessions")
@@ -139,6 +141,7 @@ class Agent:
             spool=self._spool,
             publisher=self._publisher,
             clock=lambda: self._clock_now,
+            capture_path=self._capture_path,
         )
 
     def stop(self) -> None:
@@ -192,6 +195,7 @@ class Agent:
                         self._reporter.run_heartbeats(),
                         self._watch_clock(),
                         self._watch_link(),
+                        self._find_capture_path(),
                     )
                 ]
                 await self._resolve_addresses()
@@ -260,6 +264,12 @@ class Agent:
             self._apply()
             self._reporter.note_change()
             await self._desired.renew_credentials()
+
+    async def _find_capture_path(self) -> None:
+        """Before anybody asks for a capture, so that the page can say how this host would."""
+        if self._obey_hub:  # otherwise this is an import of a file
+            await asyncio.to_thread(self._capture_path.probe)
+            self._reporter.note_change()
 
     async def _watch_clock(self) -> None:
         while True:
@@ -341,7 +351,9 @@ class Agent:
         )
 
 
-def open_source(spec: SessionSpec, own_traffic: list[tuple[str, int]], config: Config) -> PacketSource:
+def open_source(
+    spec: SessionSpec, own_traffic: list[tuple[str, int]], config: Config, path: CapturePath
+) -> PacketSource:
     """The source that a session asks for.
 
     Raises:
@@ -355,16 +367,26 @@ def open_source(spec: SessionSpec, own_traffic: list[tuple[str, int]], config: C
         return ReplaySource(file, spec.filter, spec.snaplen, "pace" if rate == 0 else rate)
     from agent.sources.ring import RingSource
 
-    return RingSource(
-        spec.interface,
-        spec.filter,
-        spec.snaplen,
-        spec.promiscuous,
-        own_traffic,
-        ring_bytes=config.ring_bytes,
-        block_bytes=config.ring_block_bytes,
-        retire_ms=config.ring_retire_ms,
-    )
+    try:
+        programs = path.open()
+    except CannotLoad as reason:
+        raise SourceError(str(reason), "Set capture.path to auto in the agent's configuration") from None
+    try:
+        return RingSource(
+            spec.interface,
+            spec.filter,
+            spec.snaplen,
+            spec.promiscuous,
+            own_traffic,
+            ring_bytes=config.ring_bytes,
+            block_bytes=config.ring_block_bytes,
+            retire_ms=config.ring_retire_ms,
+            programs=programs,
+        )
+    except BaseException:
+        if programs is not None:
+            programs.close()
+        raise
 
 
 def _permitted(file: Path, config: Config) -> Path:

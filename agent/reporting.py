@@ -16,6 +16,7 @@ from typing import Any
 from agent import resources
 from agent.control import interface_reports
 from agent.desired import DesiredState
+from agent.ebpf.loading import CapturePath
 from agent.identity import Identity
 from agent.interfaces import InterfaceError
 from agent.link import Link, LinkAway
@@ -35,8 +36,7 @@ REPORT_EVERY_S = 30.0
 HEARTBEAT_EVERY_S = 5.0
 _SETTLE_S = 0.05
 """Changes that come together go into one report."""
-CAPTURE_PATH = "af_packet+cbpf"
-CAPTURE_PATH_REASON = "eBPF programs come with a later version"
+_CAPABILITIES = ("ring", "replay", "promiscuous", "filter-swap", "lane-bulk", "lane-prio", "zstd")
 
 
 class Reporter:
@@ -53,6 +53,7 @@ class Reporter:
         spool: Spool,
         publisher: Publisher,
         clock: Callable[[], Clock],
+        capture_path: CapturePath,
     ) -> None:
         self.revision = 0
         self._identity = identity
@@ -63,6 +64,7 @@ class Reporter:
         self._spool = spool
         self._publisher = publisher
         self._clock = clock
+        self._capture_path = capture_path
         self._started_ns = time.time_ns()
         self._started_s = time.monotonic()
         self._changed = asyncio.Event()
@@ -108,6 +110,7 @@ class Reporter:
 
     def _report(self, interfaces: tuple[InterfaceReport, ...]) -> Report:
         system = platform.uname()
+        path = self._capture_path
         return Report(
             agent=self._identity.name,
             version=VERSION,
@@ -120,9 +123,9 @@ class Reporter:
             started_ns=self._started_ns,
             report_revision=self.revision,
             desired_revision=self._desired.revision,
-            capture_path=CAPTURE_PATH,
-            capture_path_reason=CAPTURE_PATH_REASON,
-            capabilities=("ring", "replay", "promiscuous", "filter-swap", "lane-bulk", "lane-prio", "zstd"),
+            capture_path=path.name,
+            capture_path_reason=_one_line(path.reason),
+            capabilities=(*_CAPABILITIES, "count-filtered") if path.counts_filtered else _CAPABILITIES,
             interfaces=interfaces,
             clock=self._clock(),
             sessions=tuple(session.report() for session in self._sessions.sessions.values()),

@@ -160,6 +160,15 @@ class Config:
         unit="bytes",
         bounds=(64 * KIB, 1 * GIB),
     )
+    capture_path: str = _setting(
+        "auto",
+        "capture.path",
+        Kind.CHOICE,
+        "How packets are filtered in the kernel: eBPF programs compiled by BCC, the same out of an object compiled "
+        "ahead of time, or classic BPF, which can't count what it turns away. `auto` takes the first that works; any "
+        "other allows only that one.",
+        choices=("auto", "bcc", "object", "classic"),
+    )
     ring_bytes: int = _setting(
         32 * MIB,
         "ring.bytes",

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1 -Werror"
-COPIED = ("wire", "agent", "hub", "web", "tests", "docs", "perf")
+COPIED = ("wire", "agent", "bpf", "hub", "web", "tests", "docs", "perf")
 COPIED_FILES = ("pyproject.toml", "setup.py", "README.md")
 
 

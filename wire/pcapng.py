@@ -144,7 +144,7 @@ def statistics_of(books: Books) -> Counters:
     """The counters of a statistics block that follow from a session's books.
 
     isb_ifrecv is what the socket received, and isb_ifdrop carries the ring's drops: so dumpcap writes them, and there
-    Wireshark and capinfos look. What a classic BPF filter turned away isn't counted and therefore in neither.
+    Wireshark and capinfos look. What an eBPF filter turned away is in isb_ifrecv too; a classic one doesn't count it.
     """
     return {
         "received": books.received + (books.filtered or 0),

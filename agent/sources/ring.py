@@ -7,8 +7,10 @@ is 0, then `close`. What is still in the ring at `close` counts as dropped_ring.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
+import logging
 import os
 import threading
 import time
@@ -17,11 +19,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent import _tpacket
-from agent.bpf_filter import FilterError, compile_filter
+from agent.bpf_filter import FilterError
+from agent.ebpf.programs import ProgramSet
+from agent.ebpf.translate import NotAsEbpf
 from agent.own_traffic import own_traffic_table
 from agent.sources.ring_socket import RingSocket
+from agent.sources.socket_filter import ClassicSocketFilter, EbpfSocketFilter, Prepared, SocketFilter
 from agent.sources.source import CLOCK_HOST, BatchBuffer, SourceError, SourceStatistics
-from agent.tag_filter import REJECT_ALL, for_socket
+from agent.tag_filter import REJECT_ALL
+
+log = logging.getLogger(__name__)
 
 RING_BYTES = 32 * 1024 * 1024
 BLOCK_BYTES = 256 * 1024
@@ -52,8 +59,8 @@ class RingSource:
     """A `PacketSource`. Opening it needs CAP_NET_RAW; SourceError or FilterError say what is wrong otherwise.
 
     `own_traffic`: (IP address, port) pairs whose packets are counted and left out. `block_bytes`: a multiple of the
-    page size. The interface may go down, or vanish and come back: `notice` says so meanwhile, and packets go on by
-    themselves.
+    page size. `programs`: those of bpf/capture.c, taken over; None: classic BPF judges. The interface may go down, or
+    vanish and come back: `notice` says so meanwhile, and packets go on by themselves.
     """
 
     clock_source: Literal["host", "file"] = CLOCK_HOST
@@ -70,6 +77,7 @@ class RingSource:
         ring_bytes: int = RING_BYTES,
         block_bytes: int = BLOCK_BYTES,
         retire_ms: int = RETIRE_MS,
+        programs: ProgramSet | None = None,
     ) -> None:
         self.interface = interface
         self.snaplen = snaplen
@@ -88,22 +96,25 @@ class RingSource:
         self._paused = False
         self._closed = False
         self._fatal: SourceError | None = None
-        # `_reading` is held for a whole read, `_changing` for a filter change; `_control` for moments, after those.
+        # `_changing` is held for a filter change, `_reading` for a whole read; `_control` for moments, after those.
         self._reading = threading.Lock()
         self._changing = threading.Lock()
         self._control = threading.Lock()
         self._counted_s = self._looked_s = time.monotonic()
-        self._socket = self._open()
-        try:
+        self._filter: SocketFilter = ClassicSocketFilter() if programs is None else EbpfSocketFilter(programs)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._filter.close)
+            self._socket = self._open()
+            undo.callback(self._socket.close)
             self.link_type = self._socket.link_type
-            self._program = self._compile(filter_text, snaplen)
-            self._socket.start(self._program, snaplen, 0)
-        except OSError as error:
-            self._socket.close()
-            raise _refused(error) from None
-        except BaseException:
-            self._socket.close()
-            raise
+            self._filter, self._prepared = self._prepare(filter_text, snaplen)
+            undo.callback(self._prepared.close)
+            try:
+                self._filter.put(self._prepared, self._socket)
+                self._socket.start(snaplen, 0)
+            except OSError as error:
+                raise _refused(error) from None
+            undo.pop_all()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._look_after_interface()
 
@@ -148,30 +159,50 @@ class RingSource:
 
     def apply(self, filter_text: str, snaplen: int) -> tuple[int, int]:
         """See `PacketSource.apply`. Takes SWAP_DELAY_S. While paused the new filter waits for `resume`."""
-        program = self._compile(filter_text, snaplen)
         with self._changing:
-            with self._control:
-                self._check_open()
-                start_ns, ring = time.time_ns(), self._socket.ring
-                ring.swap(start_ns, snaplen, self.epoch + 1)
-            if not self._paused:
-                time.sleep(SWAP_DELAY_S)
-            with self._control:
-                self._check_open()
-                if self._socket.ring is not ring:  # the interface came back meanwhile
-                    ring = self._socket.ring
-                    ring.swap(time.time_ns(), snaplen, self.epoch + 1)
-                try:
-                    if not self._paused:
-                        self._socket.attach(program)
-                except OSError as error:
-                    ring.swap(time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
-                    ring.swapped(time.time_ns())
-                    raise _refused(error) from None
-                end_ns = time.time_ns()
-                ring.swapped(end_ns)
-                self._program, self.snaplen, self.epoch = program, snaplen, self.epoch + 1
+            self._check_open()
+            judge, prepared = self._prepare(filter_text, snaplen)
+            try:
+                start_ns, end_ns = self._exchange(judge, prepared, snaplen)
+            except BaseException:
+                prepared.close()
+                raise
         self.wake()
+        return start_ns, end_ns
+
+    def _prepare(self, filter_text: str, snaplen: int) -> tuple[SocketFilter, Prepared]:
+        """Compiled for the way in use, or for classic BPF where the kernel takes this filter only so."""
+        try:
+            return self._filter, self._filter.prepare(filter_text, snaplen, self._socket)
+        except NotAsEbpf as reason:
+            log.warning("%s: classic BPF judges from here on, uncounted: %s", self.interface, reason)
+            classic = ClassicSocketFilter()
+            return classic, classic.prepare(filter_text, snaplen, self._socket)
+
+    def _exchange(self, judge: SocketFilter, prepared: Prepared, snaplen: int) -> tuple[int, int]:
+        with self._control:
+            start_ns, ring = time.time_ns(), self._socket.ring
+            ring.swap(start_ns, snaplen, self.epoch + 1)
+        if not self._paused:
+            time.sleep(SWAP_DELAY_S)
+        with self._control:
+            if self._socket.ring is not ring:  # the interface came back meanwhile
+                ring = self._socket.ring
+                ring.swap(time.time_ns(), snaplen, self.epoch + 1)
+            try:
+                if not self._paused:
+                    judge.put(prepared, self._socket)
+            except OSError as error:
+                ring.swap(time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
+                ring.swapped(time.time_ns())
+                raise _refused(error) from None
+            end_ns = time.time_ns()
+            ring.swapped(end_ns)
+            self._prepared.close()
+            if judge is not self._filter:
+                self._filter.close()
+            self._filter, self._prepared = judge, prepared
+            self.snaplen, self.epoch = snaplen, self.epoch + 1
         return start_ns, end_ns
 
     def leave_out(self, own_traffic: list[tuple[str, int]]) -> None:
@@ -189,7 +220,7 @@ class RingSource:
         """See `PacketSource.resume`."""
         with self._control:
             self._check_open()
-            self._socket.attach(self._program)
+            self._filter.put(self._prepared, self._socket)
             self._paused = False
 
     def statistics(self) -> SourceStatistics:
@@ -209,6 +240,7 @@ class RingSource:
                 own_traffic=past.own + own,
                 dropped_invalid=past.invalid + invalid,
                 captured=past.captured + captured,
+                filtered=self._filter.filtered(final=self._closed),
             )
             if self._closed and statistics.in_ring:
                 return _with_dropped(statistics)
@@ -222,17 +254,18 @@ class RingSource:
 
     def close(self) -> None:
         """See `PacketSource.close`."""
-        self.wake()
+        with self._changing:  # a change under way is carried through
+            self.wake()
+            self._close()
+
+    def _close(self) -> None:
         with self._reading, self._control:
             if not self._closed:
                 self._closed = True
                 self._socket.close()
+                self._prepared.close()
+                self._filter.close()
                 os.close(self._wake_fd)
-
-    def _compile(self, filter_text: str, snaplen: int) -> bytes:
-        return for_socket(
-            compile_filter(filter_text, self.link_type, snaplen), loopback=self._socket.loopback
-        )
 
     def _check_open(self) -> None:
         if self._closed:
@@ -272,7 +305,11 @@ class RingSource:
             )
             return
         try:
-            fresh.start(REJECT_ALL if self._paused else self._program, self.snaplen, self.epoch)
+            if self._paused:
+                fresh.attach(REJECT_ALL)
+            else:
+                self._filter.put(self._prepared, fresh)
+            fresh.start(self.snaplen, self.epoch)
         except OSError:
             fresh.close()
             return  # gone again

@@ -36,6 +36,7 @@ _PACKET_ADD_MEMBERSHIP, _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION = 1
 _PACKET_MR_PROMISC = 1
 _TPACKET_V3 = 2
 _SO_ATTACH_FILTER = 26
+_SO_ATTACH_BPF = 50
 _SO_TIMESTAMPING = 37
 _STAMP_RECEIVED, _STAMP_REPORT = 1 << 3, 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
 _ETH_P_ALL = 3
@@ -124,9 +125,8 @@ class RingSocket:
             membership = struct.pack("=iHH8s", self.index, _PACKET_MR_PROMISC, 0, b"")
             sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
 
-    def start(self, program: bytes, snaplen: int, epoch: int) -> None:
-        """Attach the filter, map the ring, begin to receive."""
-        self.attach(program)
+    def start(self, snaplen: int, epoch: int) -> None:
+        """Map the ring and begin to receive: the filter must be attached before."""
         self._mapping = mmap.mmap(self._socket.fileno(), self._ring_bytes)
         self.ring = _tpacket.Ring(self._mapping, self._block_bytes, snaplen, self.link_type == 1, epoch)
         self._socket.bind((self.interface, _ETH_P_ALL))
@@ -136,6 +136,10 @@ class RingSocket:
         code = ctypes.create_string_buffer(program, len(program))
         header = struct.pack("@HP", len(program) // _INSTRUCTION_BYTES, ctypes.addressof(code))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+
+    def attach_ebpf(self, descriptor: int) -> None:
+        """The same with a loaded eBPF program (Linux 3.19)."""
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, descriptor)
 
     def fileno(self) -> int:
         return self._socket.fileno()

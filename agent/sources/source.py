@@ -44,7 +44,7 @@ class SourceStatistics:
     own_traffic      wirepool's own connections, left out
     dropped_invalid  could not be represented (a damaged ring block, a record of a file that can't be a packet)
     captured         handed out in a BatchBuffer
-    filtered         turned away by the filter; None = not counted (a classic BPF program in the kernel can't count)
+    filtered         turned away by the filter; None = not counted (classic BPF in the kernel can't)
     in_ring          received, not yet handed out
     """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.batcher import behind
+from agent.ebpf.loading import CLASSIC, CapturePath
 from agent.pipeline import open_source
 from agent.session import CaptureSession
 from agent.session_memory import ChainHead, SessionMemory
@@ -25,6 +26,8 @@ from wire.clock import Clock
 from wire.names import Lane
 from wire.session import Replay, SessionSpec
 
+CLASSIC_PATH = CapturePath(CLASSIC)
+
 
 def around(spool: Spool, boot: bytes = BOOT) -> Surroundings:
     config = Config()
@@ -37,7 +40,7 @@ def around(spool: Spool, boot: bytes = BOOT) -> Surroundings:
         spool=spool,
         wake_publisher=lambda: None,
         clock=Clock,
-        open_source=lambda spec, own: open_source(spec, own, config),
+        open_source=lambda spec, own: open_source(spec, own, config, CLASSIC_PATH),
         changed=lambda: None,
     )
 
@@ -231,9 +234,9 @@ def test_a_file_outside_the_permitted_folder_is_not_read(tmp_path: Path) -> None
     (permitted / "link.pcap").symlink_to(outside)
     config = Config()
     config.replay_directory = permitted
-    open_source(spec(inside), [], config).close()
+    open_source(spec(inside), [], config, CLASSIC_PATH).close()
     for file in (outside, permitted / "link.pcap", permitted / ".." / "secret.pcap"):
         with pytest.raises(SourceError, match=r"replay\.directory"):
-            open_source(spec(file), [], config)
+            open_source(spec(file), [], config, CLASSIC_PATH)
     with pytest.raises(SourceError, match=r"replay\.directory"):
-        open_source(spec(inside), [], Config())
+        open_source(spec(inside), [], Config(), CLASSIC_PATH)

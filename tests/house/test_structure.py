@@ -33,7 +33,7 @@ def tracked() -> list[Path]:
     if listed.returncode == 0 and listed.stdout:
         paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
     else:
-        folders = ("wire", "agent", "hub", "web", "tests", "perf", "docs")
+        folders = ("wire", "agent", "bpf", "hub", "web", "tests", "perf", "docs")
         paths = [
             path
             for folder in folders

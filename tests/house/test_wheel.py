@@ -45,7 +45,7 @@ def test_every_module_template_and_static_file_is_in_it(wheel: Path) -> None:
     wanted = set()
     for path in (path.relative_to(ROOT) for path in tracked()):
         package = path.parts[0] in {"wire", "agent", "hub"} and path.suffix in {".py", ".pyi", ".typed"}
-        if package or path.parts[0] == "web" or path.name == "py.typed":
+        if package or path.parts[0] in {"web", "bpf"} or path.name == "py.typed":
             wanted.add(str(path))
     assert wanted - inside == set()
     assert {"wire/_columns.abi3.so", "agent/_tpacket.abi3.so"} <= inside
@@ -54,7 +54,7 @@ def test_every_module_template_and_static_file_is_in_it(wheel: Path) -> None:
 def test_nothing_else_is_in_it(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"wire", "agent", "hub", "web"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"wire", "agent", "bpf", "hub", "web"}
 
 
 def test_it_declares_the_commands(wheel: Path) -> None:

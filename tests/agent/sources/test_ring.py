@@ -25,6 +25,7 @@ from tests.agent.sources.live import (
 )
 from tests.support import netns
 from tests.support.captures import difference
+from tests.support.ebpf import programs
 from tests.support.netns import Namespace
 from tests.support.wire_like_veth import forget_departure_time
 from wire.batch import (
@@ -43,6 +44,17 @@ Pair = tuple[Namespace, Namespace]
 C_TAG, S_TAG = 0x8100, 0x88A8
 
 
+_way = ""
+
+
+@pytest.fixture(params=["classic", "object"], autouse=True)
+def way(request: pytest.FixtureRequest) -> str:
+    """Every test here holds whichever way packets are judged."""
+    global _way
+    _way = str(request.param)
+    return _way
+
+
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     with netns.pair() as both:
@@ -51,6 +63,7 @@ def pair() -> Iterator[Pair]:
 
 def open_ring(host: Namespace, filter_text: str = "", snaplen: int = 262144, **options: object) -> RingSource:
     options.setdefault("promiscuous", True)
+    options.setdefault("programs", programs(_way))
     with host.inside():
         return RingSource(options.pop("interface", "veth0"), filter_text, snaplen, **options)  # type: ignore[arg-type]
 

@@ -16,11 +16,23 @@ from agent.sources.ring import SWAP_DELAY_S, RingSource
 from agent.sources.source import BatchBuffer, SourceError
 from tests.agent.sources.live import Sender, Taken, drain, packets_of, recorded, tcpdump, udp_frame
 from tests.support import netns
+from tests.support.ebpf import programs
 from tests.support.netns import Namespace, wait_for
 from wire.batch import SWAP_INTERVAL
 
 pytestmark = pytest.mark.root
 Pair = tuple[Namespace, Namespace]
+
+
+_way = ""
+
+
+@pytest.fixture(params=["classic", "bcc"], autouse=True)
+def way(request: pytest.FixtureRequest) -> str:
+    """Every test here holds whichever way packets are judged."""
+    global _way
+    _way = str(request.param)
+    return _way
 
 
 @pytest.fixture
@@ -37,9 +49,13 @@ def ring_on(
     ring_bytes: int = 1 << 24,
     block_bytes: int = 1 << 18,
 ) -> Iterator[RingSource]:
+    loaded = programs(_way)
     with host.inside():
         source = RingSource(
-            "veth0", filter_text, snaplen, True, ring_bytes=ring_bytes, block_bytes=block_bytes
+            *("veth0", filter_text, snaplen, True),
+            ring_bytes=ring_bytes,
+            block_bytes=block_bytes,
+            programs=loaded,
         )
     with contextlib.closing(source):
         yield source
@@ -258,7 +274,10 @@ def test_opening_on_an_interface_that_is_down(pair: Pair) -> None:
 def test_an_interface_that_vanishes_is_taken_up_again(pair: Pair) -> None:
     """Its reader stays in the namespace: a socket is opened anew where the reader is."""
     left, right = pair
-    with left.inside(), contextlib.closing(RingSource("veth0", "udp", 1000, False)) as ring:
+    with (
+        left.inside(),
+        contextlib.closing(RingSource("veth0", "udp", 1000, False, programs=programs(_way))) as ring,
+    ):
         with Sender(right) as sender:
             sender.send(udp_frame(b"first", to=left.mac))
         assert len(drain(ring)) == 1

@@ -1,0 +1,159 @@
+"""Which way packets are judged on this host, and why: eBPF loaded by BCC, eBPF out of an object, or classic BPF.
+
+bpf/loader.py does the loading in a process of its own, which ends when it has handed its descriptors over: BCC's
+compiler takes 125 MB for a quarter of a second, and not in the agent. Each capture gets programs and maps of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.ebpf.contract import MAPS, PROGRAMS
+from agent.ebpf.kernel import KernelRefused
+from agent.ebpf.programs import ProgramSet, WrongPrograms
+
+log = logging.getLogger(__name__)
+
+LOADER = Path(__file__).resolve().parents[2] / "bpf" / "loader.py"
+PYTHON_OF_BCC = "/usr/bin/python3"
+"""BCC belongs to the distribution's Python, never to the agent's environment (PyPI's `bcc` is something else)."""
+WAYS = ("bcc", "object")
+CLASSIC = "classic"
+CHOICES = ("auto", *WAYS, CLASSIC)
+
+_ANSWER_S = 30.0
+"""Compiling takes a quarter of a second; on a host that is starting up everything takes longer."""
+_ANSWER_BYTES = 4096
+_SAID_CHARACTERS = 300
+
+
+class CannotLoad(Exception):
+    """Why this way isn't open here, in a sentence."""
+
+
+class CapturePath:
+    """How captures of this agent judge packets. `open` is for the sessions' threads; one loads at a time."""
+
+    def __init__(self, choice: str = "auto", *, loader: Path = LOADER) -> None:
+        """choice: "auto" tries the ways in the order of WAYS; one of them, or CLASSIC, allows only that."""
+        if choice not in CHOICES:
+            raise ValueError(f"{choice!r} is none of {CHOICES}")
+        self.name = "af_packet+cbpf"
+        """As reported: af_packet+ebpf, or af_packet+cbpf for classic BPF."""
+        self.reason = (
+            "classic BPF, as this agent's configuration says" if choice == CLASSIC else "not tried yet"
+        )
+        self._choice = choice
+        self._loader = loader
+        self._lock = threading.Lock()
+
+    @property
+    def counts_filtered(self) -> bool:
+        return self.name == "af_packet+ebpf"
+
+    def probe(self) -> None:
+        """Find out by doing it once, so that `name` and `reason` are true before the first session."""
+        try:
+            programs = self.open()
+        except CannotLoad as error:
+            log.warning("%s", error)
+            return
+        if programs is not None:
+            programs.close()
+        log.info("captures by %s: %s", self.name, self.reason)
+
+    def open(self) -> ProgramSet | None:
+        """Programs and maps for one capture; None: classic BPF is the way.
+
+        CannotLoad when the configuration allows only a way that isn't open.
+        """
+        if self._choice == CLASSIC:
+            return None
+        with self._lock:
+            refusals = []
+            for way in WAYS if self._choice == "auto" else (self._choice,):
+                try:
+                    programs = load(way, loader=self._loader)
+                except CannotLoad as error:
+                    refusals.append(f"{way}: {error}")
+                    continue
+                self.name = "af_packet+ebpf"
+                self.reason = "; ".join([f"loaded by {programs.loaded_by}", *refusals])
+                return programs
+            self.name = "af_packet+cbpf"
+            self.reason = "; ".join(["no eBPF, so packets turned away are not counted", *refusals])
+            if self._choice != "auto":
+                raise CannotLoad(
+                    f"capture.path is {self._choice}, and that way isn't open here ({'; '.join(refusals)})"
+                )
+            return None
+
+
+def load(way: str, *, loader: Path = LOADER, enter: Callable[[], None] | None = None) -> ProgramSet:
+    """Run the loader once. enter: called in the child before it starts (a test takes its capabilities away)."""
+    if not loader.exists():
+        raise CannotLoad(f"{loader} is missing")
+    python = PYTHON_OF_BCC if way == "bcc" else sys.executable
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        with theirs:
+            try:
+                # A clean environment: what the agent is run with (a sanitizer, a profiler) is not for the loader.
+                process = subprocess.Popen(
+                    [python, "-I", str(loader), way, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                    preexec_fn=enter,
+                )
+            except OSError as error:
+                raise CannotLoad(f"{python} can't be run ({error.strerror})") from None
+        try:
+            ours.settimeout(_ANSWER_S)
+            message, descriptors, _, _ = socket.recv_fds(
+                ours, _ANSWER_BYTES, len(PROGRAMS) + len(MAPS), socket.MSG_CMSG_CLOEXEC
+            )
+        except (OSError, TimeoutError):
+            message, descriptors = b"", []
+            process.kill()
+        finally:
+            _, said = process.communicate()
+    try:
+        return _programs(json.loads(message or b"{}"), descriptors, said.decode(errors="replace"))
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+
+
+def _programs(answer: dict[str, object], descriptors: list[int], said: str) -> ProgramSet:
+    names = answer.get("descriptors")
+    if "error" in answer:
+        raise CannotLoad(f"{answer['error']}{_gist(said)}")
+    if not isinstance(names, list) or len(names) != len(descriptors):
+        raise CannotLoad(f"the loader gave no answer{_gist(said)}")
+    handed = dict(zip(names, descriptors, strict=True))
+    descriptors.clear()  # theirs to close, from here on
+    try:
+        return ProgramSet(handed, str(answer.get("by", "")))
+    except (WrongPrograms, KernelRefused) as error:
+        raise CannotLoad(str(error)) from None
+
+
+def _gist(said: str) -> str:
+    """What the compiler, libbpf or the verifier had to say: the first line that names an error, or the last one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and "HINT" not in line]
+    telling = [line for line in lines if "error" in line.lower() or "not permitted" in line.lower()] or lines[
+        -1:
+    ]
+    return f" ({telling[0][:_SAID_CHARACTERS]})" if telling else ""

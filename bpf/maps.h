@@ -1,0 +1,72 @@
+/* The maps, in the two dialects that the one source is compiled in: BCC's (which rewrites calls on maps) and libbpf's
+ * (which reads them from the object's type information). What differs is in this file alone.
+ */
+#ifndef WIREPOOL_MAPS_H
+#define WIREPOOL_MAPS_H
+
+#define INLINE static inline __attribute__((always_inline))
+
+#ifdef WIREPOOL_BCC /* compiled by BCC, which has included linux/bpf.h and its helpers */
+
+#include "contract.h"
+
+BPF_PROG_ARRAY(jumps, SLOTS);
+BPF_ARRAY(settings, struct settings, 1);
+BPF_PERCPU_ARRAY(counters, struct counters, 1);
+
+#define PROGRAM
+
+INLINE struct settings *find_settings(void) {
+    int first = 0;
+    return settings.lookup(&first);
+}
+
+INLINE struct counters *find_counters(void) {
+    int first = 0;
+    return counters.lookup(&first);
+}
+
+INLINE void go_to_filter(struct __sk_buff *packet) { jumps.call(packet, SLOT_FILTER); }
+
+#else /* compiled ahead of time: clang -O2 -g -target bpf */
+
+#include <linux/bpf.h>
+
+#include "contract.h"
+
+#define SECTION(name) __attribute__((section(name), used))
+#define PROGRAM SECTION("socket") /* as libbpf wants a socket filter to be called */
+
+/* linux/bpf.h numbers the kernel's helpers: enum bpf_func_id. */
+static void *(*map_lookup)(const void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*tail_call)(void *context, const void *map, __u32 slot) = (void *)BPF_FUNC_tail_call;
+
+/* libbpf takes type and size of a map from the types of these pointers' targets. */
+#define MAP(name, kind, key_type, value_type, entries)                                                                 \
+    struct {                                                                                                           \
+        int (*type)[kind];                                                                                             \
+        key_type *key;                                                                                                 \
+        value_type *value;                                                                                             \
+        int (*max_entries)[entries];                                                                                   \
+    } name SECTION(".maps")
+
+MAP(jumps, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, SLOTS);
+MAP(settings, BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1);
+MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counters, 1);
+
+char licence_text[] SECTION("license") = "GPL";
+
+INLINE struct settings *find_settings(void) {
+    __u32 first = 0;
+    return map_lookup(&settings, &first);
+}
+
+INLINE struct counters *find_counters(void) {
+    __u32 first = 0;
+    return map_lookup(&counters, &first);
+}
+
+INLINE void go_to_filter(struct __sk_buff *packet) { tail_call(packet, &jumps, SLOT_FILTER); }
+
+#endif
+#endif

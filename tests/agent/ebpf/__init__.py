@@ -1,0 +1,1 @@
+"""Tests of agent/ebpf and bpf/."""

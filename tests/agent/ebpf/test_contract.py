@@ -1,0 +1,52 @@
+"""bpf/contract.h and its twin in Python are one: a compiled probe tells sizes and offsets."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+
+from agent.ebpf import contract
+from agent.ebpf.loading import LOADER
+from tests.support.need import need
+
+_FIELDS = {
+    "settings": (contract.SETTINGS, ("kept_bytes", "once_outgoing")),
+    "counters": (contract.COUNTERS, ("seen", "passed")),
+}
+_CONSTANTS = {name: getattr(contract, name) for name in ("SLOT_FILTER", "SLOT_KEEP", "SLOTS")}
+
+
+def test_sizes_offsets_and_slots_agree(tmp_path: Path) -> None:
+    need("gcc")
+    lines = ["#include <linux/types.h>", "#include <stddef.h>", "#include <stdio.h>", '#include "contract.h"']
+    lines += ["int main(void) {"]
+    lines += [f'printf("{name} %d\\n", (int){name});' for name in _CONSTANTS]
+    for name, (_, members) in _FIELDS.items():
+        lines.append(f'printf("{name} %zu\\n", sizeof(struct {name}));')
+        lines += [f'printf("{name}.{m} %zu\\n", offsetof(struct {name}, {m}));' for m in members]
+    probe = tmp_path / "probe.c"
+    probe.write_text("\n".join([*lines, "}", ""]))
+    subprocess.run(
+        ["gcc", "-Wall", "-Werror", f"-I{LOADER.parent}", str(probe), "-o", str(tmp_path / "probe")],
+        check=True,
+    )
+    said = subprocess.run([str(tmp_path / "probe")], capture_output=True, text=True, check=True).stdout
+    wanted = dict(_CONSTANTS)
+    for name, (layout, members) in _FIELDS.items():
+        wanted[name] = layout.size
+        codes = layout.format.lstrip("=")
+        assert len(codes) == len(members)
+        for number, member in enumerate(members):
+            wanted[f"{name}.{member}"] = struct.calcsize("=" + codes[:number])
+    assert said.split() == [word for name, value in wanted.items() for word in (name, str(value))]
+
+
+def test_every_member_of_the_header_is_in_the_probe() -> None:
+    """A member that is only added in C would move nothing here: so the header's own list counts too."""
+    text = (LOADER.parent / "contract.h").read_text(encoding="utf-8")
+    for name, (_, members) in _FIELDS.items():
+        body = text.split(f"struct {name} {{")[1].split("};")[0]
+        declared = [line.split(";")[0].split()[-1] for line in body.splitlines() if ";" in line]
+        assert declared == list(members)
+    assert text.count("struct ") == len(_FIELDS)

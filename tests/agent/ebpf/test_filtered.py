@@ -1,0 +1,191 @@
+"""What the filter turns away is an exact number with eBPF, whatever happens to the ring meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from agent import _tpacket
+from agent.bpf_filter import MAX_INSTRUCTIONS, compile_filter
+from agent.ebpf.programs import Filter, ProgramSet
+from agent.ebpf.translate import NotAsEbpf, translate
+from agent.sources.ring import RingSource
+from agent.sources.source import BatchBuffer
+from agent.tag_filter import for_socket
+from tests.agent.sources.live import Sender, drain, udp_frame
+from tests.support import netns
+from tests.support.ebpf import programs, verdict
+from tests.support.netns import Namespace
+
+pytestmark = pytest.mark.root
+Pair = tuple[Namespace, Namespace]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with netns.pair() as both:
+        yield both
+
+
+@contextlib.contextmanager
+def ring_on(
+    host: Namespace, filter_text: str, *, interface: str = "veth0", loaded: ProgramSet | None = None
+) -> Iterator[RingSource]:
+    loaded = loaded or programs("object")
+    with host.inside():
+        ring = RingSource(interface, filter_text, 200, True, ring_bytes=1 << 22, programs=loaded)
+    with contextlib.closing(ring):
+        yield ring
+
+
+def test_seen_is_received_and_filtered_through_every_change(pair: Pair) -> None:
+    left, right = pair
+    with ring_on(left, "udp port 1") as ring, Sender(right) as sender:
+        frames = [udp_frame(b"x" * 40, port=1 + number % 4) for number in range(400)]
+        sender.send(*frames)
+        drain(ring)
+        assert (ring.statistics().received, ring.statistics().filtered) == (100, 300)
+        ring.apply("udp port 2 or udp port 3", 100)
+        sender.send(*frames)
+        drain(ring)
+        assert (ring.statistics().received, ring.statistics().filtered) == (300, 500)
+        ring.pause()
+        sender.send(*frames)  # nobody looks at them: neither taken nor turned away
+        drain(ring)
+        ring.resume()
+        sender.send(*frames)
+        drain(ring)
+        assert (ring.statistics().received, ring.statistics().filtered) == (500, 700)
+        ring.close()
+        assert (ring.statistics().received, ring.statistics().filtered) == (500, 700)
+
+
+def test_under_load_the_number_never_goes_back_and_ends_exact(pair: Pair) -> None:
+    left, right = pair
+    read: list[int] = []
+    with ring_on(left, "udp port 1") as ring:
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.is_set():
+                read.append(ring.statistics().filtered or 0)
+
+        def take() -> None:
+            buffer = BatchBuffer()
+            while not stop.is_set():
+                ring.read_batch(buffer, linger_ns=0, wait_ms=20)
+
+        threads = [threading.Thread(target=watch), threading.Thread(target=take)]
+        for thread in threads:
+            thread.start()
+        with Sender(right) as sender:
+            for number in range(30_000):
+                sender.send(udp_frame(b"y" * 20, port=1 + number % 3))
+        drain_s = threading.Event()
+        while ring.statistics().received + (ring.statistics().filtered or 0) < 30_000:
+            assert not drain_s.wait(0.01)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        ring.close()
+        assert (ring.statistics().received, ring.statistics().filtered) == (10_000, 20_000)
+    assert read == sorted(read)
+    assert len(set(read)) > 10
+
+
+def test_loopback_counts_each_packet_once() -> None:
+    with netns.namespace() as host, ring_on(host, "icmp", interface="lo") as ring:
+        host.run("ping", "-c", "4", "-i", "0.01", "127.0.0.1")
+        host.run("python3", "-c", "import socket; s=socket.socket(2,2); s.sendto(b'x',('127.0.0.1',9))")
+        # Four echoes, four answers, and the "port unreachable" that answers the datagram; the datagram is turned away.
+        assert len(drain(ring)) == 9
+        assert (ring.statistics().received, ring.statistics().filtered) == (9, 1)
+
+
+def comparisons() -> bytes:
+    body = struct.pack("=HBBI", 0x28, 0, 0, 36)
+    body += b"".join(
+        struct.pack("=HBBI", 0x15, 0, 0, 2000 + number) for number in range(MAX_INSTRUCTIONS - 5)
+    )
+    body += struct.pack("=HBBI", 0x15, 1, 0, 7) + struct.pack("=HBBI", 0x15, 0, 1, 9)
+    return body + struct.pack("=HBBI", 6, 0, 0, 96) + struct.pack("=HBBI", 6, 0, 0, 0)
+
+
+def test_a_filter_of_the_greatest_length() -> None:
+    """As many instructions as the kernel takes of a classic program."""
+    body = comparisons()
+    assert len(body) // 8 == MAX_INSTRUCTIONS
+    loaded = programs("object")
+    assert loaded is not None
+    with loaded:
+        chosen = loaded.filter_of(body, 128)
+        loaded.use(chosen, once_outgoing=False)
+        for port in (0, 7, 8, 9, 256, 2000, 5000):
+            frame = udp_frame(b"", port=port)
+            wanted = _tpacket.run_filter(body, frame, len(frame), 0, -1)
+            assert bool(verdict(loaded.entry, frame)) == bool(wanted)
+        chosen.close()
+        # Each becomes eight instructions, and the kernel makes even more of them: farther than a jump reaches.
+        indirect = struct.pack("=HBBI", 0x50, 0, 0, 37) * (MAX_INSTRUCTIONS - 1)
+        with pytest.raises(NotAsEbpf, match="refused"):
+            loaded.filter_of(indirect + struct.pack("=HBBI", 0x16, 0, 0, 0), 128)
+
+
+def test_a_filter_that_only_classic_bpf_can_hold(pair: Pair) -> None:
+    """What an old kernel's verifier finds too long, or we can't translate: the capture goes on, uncounted."""
+    processor = struct.pack("=HBBI", 0x20, 0, 0, 0xFFFFF000 + 36) + struct.pack("=HBBI", 6, 0, 0, 9)
+    with pytest.raises(NotAsEbpf, match="SKF_AD_ 36"):
+        translate(processor, 3)
+    left, right = pair
+    before = len(os.listdir("/proc/self/fd"))
+    with ring_on(left, "udp port 1", loaded=_old_kernel()) as ring, Sender(right) as sender:
+        sender.send(udp_frame(b"1", port=1), udp_frame(b"2", port=2))
+        assert len(drain(ring)) == 1
+        assert ring.statistics().filtered == 1
+        ring.apply("udp port 2 or udp port 3", 100)
+        sender.send(udp_frame(b"1", port=1), udp_frame(b"2", port=2))
+        assert len(drain(ring)) == 1
+        assert ring.statistics().filtered is None
+        ring.apply("udp port 1", 100)
+        sender.send(udp_frame(b"1", port=1))
+        assert len(drain(ring)) == 1
+        assert ring.statistics().filtered is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+class _OldKernel(ProgramSet):
+    """A kernel whose verifier takes short programs only: before Linux 5.2 it took 4096 instructions."""
+
+    def filter_of(self, classic: bytes, kept_bytes: int) -> Filter:
+        short = compile_filter("udp port 1", 1, 100)
+        if len(classic) > len(for_socket(short, loopback=False)):
+            raise NotAsEbpf("the kernel refused the filter as an eBPF program: Argument list too long")
+        return super().filter_of(classic, kept_bytes)
+
+
+def _old_kernel() -> ProgramSet:
+    loaded = programs("object")
+    assert loaded is not None
+    descriptors = {name: os.dup(number) for name, number in loaded._descriptors.items()}
+    old = _OldKernel(descriptors, loaded.loaded_by)
+    loaded.close()
+    return old
+
+
+def test_changes_leave_no_descriptor(pair: Pair) -> None:
+    left, right = pair
+    rng = random.Random(3)
+    with ring_on(left, "udp") as ring, Sender(right) as sender:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            ring.apply(f"udp port {rng.randrange(1, 1000)}", 100)
+            sender.send(udp_frame(b"", port=1000))
+        assert len(os.listdir("/proc/self/fd")) == before
+        drain(ring)
+        assert ring.statistics().filtered == 20
