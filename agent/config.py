@@ -264,7 +264,7 @@ def _did_you_mean(key: str) -> str:
     close = difflib.get_close_matches(key, known, 1, 0.6)
     if not close and (leaf := difflib.get_close_matches(key.split(".")[-1], list(last), 1, 0.75)):
         close = [last[leaf[0]]]
-    if close:
+    if close and close[0] != key.rpartition(".")[0]:  # a section's name is no advice for a key within it
         return f"Did you mean `{close[0]}`?"
     section = key.split(".")[0]
     there = [name for name in SETTINGS if name.startswith(f"{section}.")]

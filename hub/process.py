@@ -183,13 +183,13 @@ async def keep_streams(state: StateDir, bus: Bus) -> None:
 
 
 async def on_renewed(state: StateDir, hub: Hub, renewed: renewal.Renewed) -> None:
-    """Put what was renewed to use. The page's certificate is watched by the page itself."""
+    """Put what was renewed to use. The page's certificate is watched by the page itself.
+
+    Raises ServerRefused and nats errors: it is called again later.
+    """
     if renewed.certificate and hub.system_bus is not None:
-        try:
-            async with system_account.system_connection(state) as connection:
-                await system_account.reload_server(connection)
-        except system_account.ServerRefused as error:
-            log.warning("the NATS server must be restarted to use its renewed certificate: %s", error)
+        async with system_account.system_connection(state) as connection:
+            await system_account.reload_server(connection)
     if renewed.credentials:
         for bus in (hub.bus, hub.system_bus):
             if bus is not None and bus.connected:

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from nats.errors import Error as NatsError
+
 from hub.backbone import accounts, pki
 from hub.backbone.first_start import (
     account_public,
@@ -22,6 +24,7 @@ from hub.backbone.first_start import (
     renew_own_credentials,
 )
 from hub.backbone.state import StateDir, StateError
+from hub.backbone.system_account import ServerRefused
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,14 @@ class Renewed:
     credentials: bool = False
     """hub.creds or sys.creds: reconnect before the old ones end."""
     viewers: tuple[str, ...] = ()
+
+    def and_also(self, later: Renewed) -> Renewed:
+        """Both together."""
+        return Renewed(
+            self.certificate or later.certificate,
+            self.credentials or later.credentials,
+            tuple(sorted({*self.viewers, *later.viewers})),
+        )
 
     def __bool__(self) -> bool:
         return self.certificate or self.credentials or bool(self.viewers)
@@ -86,12 +97,18 @@ async def keep_renewed(
     on_renewed: Callable[[Renewed], Awaitable[None]],
     interval_s: float = CHECK_INTERVAL_S,
 ) -> None:
-    """Look every interval_s, until cancelled. A failure is logged and tried again: there are 30 days for it."""
+    """Look every interval_s, until cancelled. A failure is logged and tried again: there are 30 days for it.
+
+    What was renewed and couldn't be put to use (the server was away) is given to on_renewed again at the next look: on
+    the disk it is no longer due, and whoever still holds the old one would meet its end.
+    """
+    unused = Renewed()
     while True:
         try:
-            renewed = renew_if_due(state)
-            if renewed:
-                await on_renewed(renewed)
-        except (OSError, StateError, accounts.JwtError):
+            unused = unused.and_also(renew_if_due(state))
+            if unused:
+                await on_renewed(unused)
+                unused = Renewed()
+        except (OSError, StateError, accounts.JwtError, NatsError, ServerRefused):
             log.exception("renewing certificates and credentials failed; trying again in %.0f s", interval_s)
         await asyncio.sleep(interval_s)

@@ -81,6 +81,11 @@ replay: {file: a.pcap, rate_pps: 0, filter: 'udp port 53'}
     [
         ("nam: web1\n", 1, ["nam: unknown key", "Did you mean `name`?"]),
         ("spool:\n  max_byte: 3\n", 2, ["spool.max_byte", "`spool.max_bytes`"]),
+        (
+            "spool:\n  size: 3\n",
+            2,
+            ["spool.size: unknown key", "Known here: spool.directory, spool.max_bytes"],
+        ),
         ("max_bytes: 3\n", 1, ["Did you mean `spool.max_bytes`?"]),
         (
             "wholly_else: 3\n",

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nats.errors import ConnectionClosedError
 
-from hub.backbone import accounts, enrolment, first_start, nats_server, pki, server_config
-from hub.backbone.renewal import renew_if_due
+from hub.backbone import accounts, enrolment, first_start, nats_server, pki, server_config, system_account
+from hub.backbone.renewal import Renewed, keep_renewed, renew_if_due
 from hub.backbone.state import Settings, StateDir, StateError, parse_settings, write_private
 from tests.support.nats_backbone import MEBIBYTE, backbone, need_nats_server
 
@@ -347,3 +348,26 @@ def test_no_permission_is_made_for_a_hostile_name(name: str) -> None:
         accounts.viewer_permissions("anna", [name])
     with pytest.raises(ValueError, match="agent id"):
         accounts.viewer_permissions(name, [])
+
+
+async def test_what_was_renewed_is_offered_until_it_is_in_use(tmp_path: Path) -> None:
+    """On the disk it isn't due any more: a server that was away just then must still be told to reload."""
+    state = StateDir(tmp_path / "state")
+    first_start.prepare(state, budget_bytes=BUDGET)
+    state.server_certificate.unlink()
+    offered: list[bool] = []
+    in_use = asyncio.Event()
+
+    async def server_away_twice(renewed: Renewed) -> None:
+        offered.append(renewed.certificate)
+        if len(offered) == 1:
+            raise system_account.ServerRefused("away")
+        if len(offered) == 2:
+            raise ConnectionClosedError
+        in_use.set()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(keep_renewed(state, server_away_twice, interval_s=0.01))
+        await in_use.wait()
+        keeping.cancel()
+    assert offered == [True, True, True]
