@@ -27,6 +27,7 @@ from agent.desired import DesiredState
 from agent.ebpf.loading import CannotLoad, CapturePath
 from agent.identity import Identity
 from agent.link import Credentials, Link, split_server, tls_context
+from agent.own_traffic import that_fit
 from agent.publisher import Publisher
 from agent.reconcile import Reconciler
 from agent.reporting import Reporter
@@ -311,7 +312,7 @@ class Agent:
             except (OSError, TimeoutError):
                 continue  # asked again when the connection changes
             addresses.update((str(entry[4][0]), port) for entry in found)
-        self._sessions.leave_out(sorted(addresses)[:256])
+        self._sessions.leave_out(that_fit(addresses))
 
     async def _end_when_done(self) -> None:
         """Every session has ended, everything is stored, and the hub has been told."""

@@ -54,7 +54,7 @@ class Declarer:
         own_traffic: Callable[[], Sequence[tuple[str, int]]] = tuple,
         credentials: Credentials | None = None,
     ) -> None:
-        """own_traffic: (address, port) of servers and hubs that captures leave out (port 0 = all)."""
+        """own_traffic: (address, port) of servers and hubs that captures leave out."""
         self._registry = registry
         self._bus = bus
         self._control = control

@@ -188,6 +188,7 @@ async def on_renewed(state: StateDir, hub: Hub, renewed: renewal.Renewed) -> Non
     Raises ServerRefused and nats errors: it is called again later.
     """
     if renewed.certificate and hub.system_bus is not None:
+        await hub.system_bus.client()  # waits while the server is away
         async with system_account.system_connection(state) as connection:
             await system_account.reload_server(connection)
     if renewed.credentials:

@@ -143,7 +143,7 @@ class Desired:
     user_jwt: str | None = None
     """Renewed NATS credentials, or None."""
     own_traffic: tuple[tuple[str, int], ...] = ()
-    """(address, port) of servers and hubs to leave out; port 0: all ports."""
+    """(address, port) of servers and hubs to leave out; port 0 is kept for later and leaves nothing out."""
 
     def to_map(self) -> dict[str, Any]:
         """As a map for CBOR."""

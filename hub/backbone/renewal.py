@@ -102,7 +102,8 @@ async def keep_renewed(
     What was renewed and couldn't be put to use (the server was away) is given to on_renewed again at the next look: on
     the disk it is no longer due, and whoever still holds the old one would meet its end.
     """
-    unused = Renewed()
+    # Whoever renewed it last may have been killed before the server was told: the first look tells it in any case.
+    unused = Renewed(certificate=True)
     while True:
         try:
             unused = unused.and_also(renew_if_due(state))

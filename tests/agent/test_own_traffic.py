@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent import _tpacket
-from agent.own_traffic import MAX_ENTRIES, own_traffic_table
+from agent.own_traffic import MAX_ENTRIES, own_traffic_table, that_fit
 
 
 def test_an_entry_per_address_and_port() -> None:
@@ -31,3 +31,18 @@ def test_what_is_no_address_is_refused(wrong: tuple[str, int]) -> None:
 def test_a_table_has_an_end() -> None:
     with pytest.raises(ValueError, match="at most"):
         own_traffic_table([("192.0.2.1", port) for port in range(1, MAX_ENTRIES + 2)])
+
+
+def test_more_addresses_than_fit_are_cut_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    few = [("192.0.2.1", 1), ("192.0.2.1", 1), ("2001:db8::1", 2)]
+    assert that_fit(few) == sorted(set(few))
+    assert not caplog.records
+    for many, fit in (
+        ([(f"10.0.{n // 256}.{n % 256}", 1) for n in range(MAX_ENTRIES + 1)], MAX_ENTRIES),
+        ([(f"::ffff:10.0.0.{n}", 1) for n in range(MAX_ENTRIES // 2 + 1)], MAX_ENTRIES // 2),
+    ):
+        caplog.clear()
+        kept = that_fit(many)
+        assert kept == sorted(many)[:fit]
+        own_traffic_table(kept)
+        assert f"only the first {fit} " in caplog.text
