@@ -135,3 +135,16 @@ async def test_a_stranger_is_led_back_to_where_they_wanted(tmp_path: Path) -> No
     async with site(tmp_path) as page, page.client() as client:
         answer = await client.get("/live?session=" + "a" * 26)
         assert answer.headers["location"] == "/login?next=/live%3Fsession%3D" + "a" * 26
+
+
+async def test_who_tries_too_many_passwords_is_told_how_long_to_wait(tmp_path: Path) -> None:
+    async with site(tmp_path) as page, page.client() as client:
+        answers = []
+        while not answers or answers[-1].status_code == 401:
+            assert len(answers) < 50
+            answers.append(await client.http.post("/login", data={"name": "admin", "password": "wrong"}))
+        assert answers[-1].status_code == 429
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 3600
+        assert "try again in" in answers[-1].text
+        right = await client.http.post("/login", data={"name": "admin", "password": page.password})
+        assert (right.status_code, "set-cookie" in right.headers) == (429, False)
