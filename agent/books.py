@@ -88,6 +88,8 @@ class SessionBooks:
             acknowledged=acknowledged,
             pending=spooled - acknowledged - replaced,
             filtered=statistics.filtered,
+            sampled_out=statistics.sampled_out,
+            cut_off=statistics.cut_off,
         )
 
 
@@ -96,6 +98,7 @@ def _added(one: SourceStatistics, other: SourceStatistics) -> SourceStatistics:
     for member in fields(SourceStatistics):
         values = [v for v in (getattr(one, member.name), getattr(other, member.name)) if v is not None]
         sums[member.name] = sum(values)
-    if other.filtered is None:
-        sums["filtered"] = None
+    for name in ("filtered", "sampled_out", "cut_off"):
+        if getattr(other, name) is None:
+            sums[name] = None
     return SourceStatistics(**sums)  # type: ignore[arg-type]

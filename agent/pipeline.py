@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.batcher import seal_tombstone
+from agent.bpf_filter import FilterError
 from agent.clock import read_clock
 from agent.control import ControlPoint
 from agent.desired import DesiredState
@@ -35,7 +36,7 @@ from agent.segment import Record
 from agent.session import CaptureSession
 from agent.session_memory import ChainHead
 from agent.settings import Config
-from agent.sources.source import PacketSource, SourceError
+from agent.sources.source import FlowRules, PacketSource, SourceError
 from agent.spool import Spool
 from agent.surroundings import Surroundings
 from wire.books import Books
@@ -360,9 +361,12 @@ def open_source(
     Raises:
         FilterError, SourceError: with a message for the user.
     """
+    flows = FlowRules(spec.flow_cutoff_bytes, spec.flow_sampling or 1)
     if spec.replay is not None:
         from agent.sources.replay import ReplaySource
 
+        if flows.needed:
+            raise FilterError("flow cut-off and sampling are for live captures: a file is replayed whole")
         rate = spec.replay.rate_pps
         file = _permitted(Path(spec.replay.file), config)
         return ReplaySource(file, spec.filter, spec.snaplen, "pace" if rate == 0 else rate)
@@ -383,6 +387,7 @@ def open_source(
             block_bytes=config.ring_block_bytes,
             retire_ms=config.ring_retire_ms,
             programs=programs,
+            flows=flows,
         )
     except BaseException:
         if programs is not None:

@@ -21,7 +21,14 @@ from agent.bpf_filter import FilterError
 from agent.lane import SpoolLane
 from agent.lane_writer import LaneWriter
 from agent.session_memory import SessionMemory
-from agent.sources.source import BUFFER_DATA_BYTES, BUFFER_PACKETS, BatchBuffer, PacketSource, SourceError
+from agent.sources.source import (
+    BUFFER_DATA_BYTES,
+    BUFFER_PACKETS,
+    BatchBuffer,
+    FlowRules,
+    PacketSource,
+    SourceError,
+)
 from agent.spool import Admission
 from agent.surroundings import Surroundings
 from wire.batch import Columns
@@ -339,9 +346,10 @@ class CaptureSession:
         return ""
 
     def _swap(self, source: PacketSource, wanted: SessionSpec) -> None:
-        """Another filter or snaplen on the open socket. One that is refused leaves the old one in force."""
+        """Another filter, snaplen or flow rules on the open socket. One that is refused leaves the old one in force."""
         try:
-            self.filter_swap_ns = source.apply(wanted.filter, wanted.snaplen)
+            flows = FlowRules(wanted.flow_cutoff_bytes, wanted.flow_sampling or 1)
+            self.filter_swap_ns = source.apply(wanted.filter, wanted.snaplen, flows)
         except FilterError as error:
             self._refused_revision = wanted.filter_revision
             reason = (

@@ -14,6 +14,8 @@
  */
 #include "maps.h"
 
+#include "flow.h"
+
 #define PACKET_IS_OUTGOING 4 /* PACKET_OUTGOING in linux/if_packet.h */
 
 PROGRAM int entry(struct __sk_buff *packet) {
@@ -26,11 +28,42 @@ PROGRAM int entry(struct __sk_buff *packet) {
     return 0; /* no filter in its slot: nothing is let through unjudged */
 }
 
+INLINE __u64 mixed(__u64 hash, __u64 word) {
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
+    return hash ^ hash >> 32;
+}
+
+/* Which flows are kept depends on their addresses and ports alone: the same ones on every host and after a restart. */
+INLINE __u32 place_in_sample(const struct flow_key *key) {
+    __u64 hash = mixed(mixed(0, key->lower_address[0]), key->lower_address[1]);
+    hash = mixed(mixed(hash, key->upper_address[0]), key->upper_address[1]);
+    __u64 ports = (__u64)key->lower_port << 32 | (__u64)key->upper_port << 16;
+    return mixed(hash, ports | (__u64)key->protocol << 8 | key->version) >> 32;
+}
+
 PROGRAM int keep(struct __sk_buff *packet) {
-    (void)packet;
     struct settings *now = find_settings();
     struct counters *count = find_counters();
     if (!now || !count) return 0;
     count->passed++;
+    __u64 cutoff_bytes = now->cutoff_bytes;
+    __u32 one_flow_in = now->one_flow_in;
+    struct flow_key key = {};
+    if ((!cutoff_bytes && one_flow_in < 2) || !flow_of(packet, now->network_at, &key)) return now->kept_bytes;
+    if (one_flow_in > 1 && place_in_sample(&key) % one_flow_in) {
+        count->sampled_out++;
+        return 0;
+    }
+    if (!cutoff_bytes) return now->kept_bytes;
+    struct flow *flow = find_flow(&key);
+    if (!flow) {
+        struct flow fresh = {.bytes = packet->len};
+        add_flow(&key, &fresh);
+    } else if (flow->bytes >= cutoff_bytes) {
+        count->cut_off++;
+        return 0;
+    } else {
+        __sync_fetch_and_add(&flow->bytes, packet->len);
+    }
     return now->kept_bytes;
 }

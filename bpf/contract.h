@@ -11,14 +11,34 @@ enum { SLOT_FILTER = 0, SLOT_KEEP = 1, SLOTS = 2 };
 
 /* The map `settings` (BPF_MAP_TYPE_ARRAY, one entry): what changes while packets flow, without another program. */
 struct settings {
-    __u32 kept_bytes;    /* of a packet that passed: the ring gets this much, the walk cuts it to the snaplen */
+    __u64 cutoff_bytes;  /* of each flow, packets are kept until it has had this many bytes; 0: all of them */
+    __u32 kept_bytes;    /* of a packet that is kept: the ring gets this much, the walk cuts it to the snaplen */
     __u32 once_outgoing; /* 1: a loopback interface, whose packets come by twice; those that leave don't count */
+    __u32 network_at;    /* where the network header begins: 14 with Ethernet, 0 without a link header */
+    __u32 one_flow_in;   /* one flow in so many is kept; 0 or 1: every flow */
 };
 
 /* The map `counters` (BPF_MAP_TYPE_PERCPU_ARRAY, one entry): packets since the programs were loaded. */
 struct counters {
-    __u64 seen;   /* reached the socket, before any filter */
-    __u64 passed; /* the filter let them through: seen - passed is what it turned away */
+    __u64 seen;        /* reached the socket, before any filter */
+    __u64 passed;      /* the filter let them through: seen - passed is what it turned away */
+    __u64 sampled_out; /* passed, but their flow is none of the sample */
+    __u64 cut_off;     /* passed, but their flow has had its bytes */
+};
+
+/* The map `flows` (BPF_MAP_TYPE_LRU_HASH), used while cutoff_bytes is set. Both directions are one flow: the end whose
+ * address and port are the lower numbers, as they lie in memory, comes first. */
+enum { FLOWS = 32768 };
+
+struct flow_key {
+    __u64 lower_address[2], upper_address[2]; /* IPv4: in the first four bytes, the rest 0 */
+    __u16 lower_port, upper_port;             /* as on the wire; 0 without ports, and in every fragment */
+    __u8 protocol, version;                   /* 4 or 6 */
+    __u16 unused;
+};
+
+struct flow {
+    __u64 bytes; /* of the frames kept, as long as they were on the wire but for a tag beside them */
 };
 
 #endif

@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = ("entry", "keep")
-MAPS = ("jumps", "settings", "counters")
+MAPS = ("jumps", "settings", "counters", "flows")
 VERSION_FOR_BCC = str(6 << 16)
 """BCC asks the running kernel's headers for its version, and there are none; socket filters don't carry one."""
 

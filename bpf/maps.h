@@ -13,6 +13,7 @@
 BPF_PROG_ARRAY(jumps, SLOTS);
 BPF_ARRAY(settings, struct settings, 1);
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
+BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
 
 #define PROGRAM
 
@@ -26,7 +27,15 @@ INLINE struct counters *find_counters(void) {
     return counters.lookup(&first);
 }
 
+INLINE struct flow *find_flow(struct flow_key *key) { return flows.lookup(key); }
+
+INLINE void add_flow(struct flow_key *key, struct flow *flow) { flows.update(key, flow); }
+
 INLINE void go_to_filter(struct __sk_buff *packet) { jumps.call(packet, SLOT_FILTER); }
+
+INLINE int load(struct __sk_buff *packet, __u32 at, void *to, __u32 bytes) {
+    return bpf_skb_load_bytes(packet, at, to, bytes);
+}
 
 #else /* compiled ahead of time: clang -O2 -g -target bpf */
 
@@ -41,6 +50,10 @@ INLINE void go_to_filter(struct __sk_buff *packet) { jumps.call(packet, SLOT_FIL
 static void *(*map_lookup)(const void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*tail_call)(void *context, const void *map, __u32 slot) = (void *)BPF_FUNC_tail_call;
 
+static long (*load_bytes)(const void *packet, __u32 at, void *to, __u32 bytes) = (void *)BPF_FUNC_skb_load_bytes;
+static long (*map_update)(const void *map, const void *key, const void *value, __u64 flags) =
+    (void *)BPF_FUNC_map_update_elem;
+
 /* libbpf takes type and size of a map from the types of these pointers' targets. */
 #define MAP(name, kind, key_type, value_type, entries)                                                                 \
     struct {                                                                                                           \
@@ -53,6 +66,7 @@ static long (*tail_call)(void *context, const void *map, __u32 slot) = (void *)B
 MAP(jumps, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, SLOTS);
 MAP(settings, BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1);
 MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counters, 1);
+MAP(flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, FLOWS);
 
 char licence_text[] SECTION("license") = "GPL";
 
@@ -66,7 +80,15 @@ INLINE struct counters *find_counters(void) {
     return map_lookup(&counters, &first);
 }
 
+INLINE struct flow *find_flow(struct flow_key *key) { return map_lookup(&flows, key); }
+
+INLINE void add_flow(struct flow_key *key, struct flow *flow) { map_update(&flows, key, flow, BPF_ANY); }
+
 INLINE void go_to_filter(struct __sk_buff *packet) { tail_call(packet, &jumps, SLOT_FILTER); }
+
+INLINE int load(struct __sk_buff *packet, __u32 at, void *to, __u32 bytes) {
+    return load_bytes(packet, at, to, bytes);
+}
 
 #endif
 #endif

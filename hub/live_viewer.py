@@ -19,7 +19,7 @@ from hub.bus import Subscription
 from hub.decoder import Row, flag_words, summarize
 from hub.ledger_chains import MAX_BOOTS_PER_SESSION, books_order
 from wire.batch import Header, Kind, decode_columns, open_batch
-from wire.books import Books
+from wire.books import Books, total
 from wire.errors import WireError
 from wire.names import parse_batch_subject
 
@@ -147,7 +147,7 @@ class WatchedSession:
 
     def totals(self, now_s: float) -> SessionTotals:
         self._forget_old(now_s)
-        books = sum(self.boots.values(), Books())
+        books = total(self.boots.values())
         return SessionTotals(
             session=self.session,
             agent=self.agent,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hub.ledger_chains import load_books, load_runs
 from hub.registry import Registry
 from hub.registry.agents import stored_boot
-from wire.books import Books
+from wire.books import Books, total
 
 MAX_GAPS = 100
 
@@ -146,13 +146,13 @@ def session_books(registry: Registry, session: str) -> SessionBooks:
     for boot in boots.values():
         if not boot.current:
             _settle(boot)
-        result.books = result.books + boot.books
         result.archived_packets += boot.archived_packets
         result.declared_packets += boot.declared_packets
         result.declared_kept_packets += boot.declared_kept_packets
         result.declared_newest += boot.declared_newest
         result.lost_at_end += boot.lost_at_end
     result.boots = list(boots.values())
+    result.books = total(boot.books for boot in result.boots)
     result.quarantined = registry.quarantine.count(session=session)
     return result
 

@@ -60,6 +60,8 @@ class SessionView:
             "filter_revision": spec.filter_revision if spec else None,
             "applied_filter_revision": self.applied_revision,
             "snaplen": spec.snaplen if spec else None,
+            "flow_cutoff_bytes": spec.flow_cutoff_bytes if spec else None,
+            "flow_sampling": spec.flow_sampling if spec else None,
             "requested_by": record.requested_by,
             "created_ns": str(record.created_ns),
             "ended_ns": None if record.ended_ns is None else str(record.ended_ns),

@@ -11,7 +11,7 @@ of anything, and is obeyed once.
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import cbor2
 
@@ -33,6 +33,13 @@ MAX_SPECS_BYTES = MAX_ENVELOPE_BYTES - 64 * 1024
 """Of all active sessions of an agent; the rest of the envelope is for credentials, addresses and signature."""
 
 
+class FlowOptions(NamedTuple):
+    """What is kept of the flows that pass the filter; see SessionSpec."""
+
+    cutoff_bytes: int | None = None
+    one_in: int | None = None
+
+
 class SessionControl:
     """Start, pause, resume, change and stop capture sessions.
 
@@ -50,6 +57,8 @@ class SessionControl:
         *,
         filter: str = "",
         snaplen: int = MAX_SNAPLEN,
+        flow_cutoff_bytes: int | None = None,
+        flow_sampling: int | None = None,
         promiscuous: bool = False,
         source: Literal["ring", "replay"] = "ring",
         overflow: Literal["drop_oldest", "drop_newest", "stop"] = "drop_oldest",
@@ -75,6 +84,8 @@ class SessionControl:
             filter=filter.strip(),
             filter_revision=1,
             snaplen=snaplen,
+            flow_cutoff_bytes=flow_cutoff_bytes,
+            flow_sampling=flow_sampling,
             promiscuous=promiscuous,
             overflow=overflow,
             max_duration_s=max_duration_s,
@@ -104,19 +115,27 @@ class SessionControl:
         """End the session for good: the agent closes its chains; ConflictError when it is stopped already."""
         self._step(session, "stopped")
 
-    def change_filter(self, session: str, filter: str, snaplen: int | None = None) -> int:
-        """Swap the filter (and snaplen) of a session and return its new filter revision.
+    def change_filter(
+        self, session: str, filter: str, snaplen: int | None = None, flows: FlowOptions | None = None
+    ) -> int:
+        """Swap the filter (and snaplen, and what is kept of flows) of a session; return its new filter revision.
 
-        No packet is lost by it. The same filter and snaplen again change nothing and return the present revision.
+        None leaves a thing as it is. No packet is lost by a change. The same again changes nothing and returns the
+        present revision.
         """
         with self._registry.transaction():
             spec = self._active_spec(session)
-            snaplen = spec.snaplen if snaplen is None else snaplen
-            if (filter.strip(), snaplen) == (spec.filter, spec.snaplen):
-                return spec.filter_revision
+            cutoff_bytes, one_in = flows or FlowOptions(spec.flow_cutoff_bytes, spec.flow_sampling)
             changed = dataclasses.replace(
-                spec, filter=filter.strip(), snaplen=snaplen, filter_revision=spec.filter_revision + 1
+                spec,
+                filter=filter.strip(),
+                snaplen=spec.snaplen if snaplen is None else snaplen,
+                flow_cutoff_bytes=cutoff_bytes,
+                flow_sampling=one_in,
             )
+            if changed == spec:
+                return spec.filter_revision
+            changed = dataclasses.replace(changed, filter_revision=spec.filter_revision + 1)
             SessionSpec.from_map(changed.to_map())
             self._check_room(self._registry.sessions.require(session).agent, changed)
             self._registry.sessions.replace_spec(session, changed)

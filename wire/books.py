@@ -51,6 +51,18 @@ class Books:
         default=None,
         metadata=_doc("Turned away by the filter; null means not counted (only an eBPF filter counts)."),
     )
+    sampled_out: int | None = field(
+        default=None,
+        metadata=_doc(
+            "Passed the filter, but their flow is none of the sample; absent or null: not counted."
+        ),
+    )
+    cut_off: int | None = field(
+        default=None,
+        metadata=_doc(
+            "Passed the filter, but their flow had its bytes (flow_cutoff_bytes); absent or null: not counted."
+        ),
+    )
 
     def received_difference(self, *, in_ring: int = 0) -> int:
         """received - (dropped_ring + own_traffic + dropped_invalid + captured + in_ring): 0 when it balances."""
@@ -71,25 +83,27 @@ class Books:
         return not (self.received_difference() or self.captured_difference() or self.spooled_difference())
 
     def to_map(self) -> dict[str, int | None]:
-        """The counters as a map for CBOR or JSON."""
-        return {name: getattr(self, name) for name in NAMES}
+        """The counters as a map for CBOR or JSON; without those that came later, where they aren't counted."""
+        map_ = {name: getattr(self, name) for name in NAMES}
+        return {name: value for name, value in map_.items() if value is not None or name not in LATER}
 
     @classmethod
     def from_map(cls, map_: dict[str, Any]) -> "Books":
-        """Checked counters: each an integer of 0 to 2^63 - 1, `filtered` also null or absent. WireError otherwise."""
+        """Checked counters: each an integer of 0 to 2^63 - 1, those of UNCOUNTED also null or absent. WireError
+        otherwise."""
         values: dict[str, int | None] = {
-            name: checked.integer(map_, name) for name in NAMES if name != "filtered"
+            name: checked.integer(map_, name) for name in NAMES if name not in UNCOUNTED
         }
-        values["filtered"] = checked.optional(map_, "filtered", checked.integer)
+        for name in UNCOUNTED:
+            values[name] = checked.optional(map_, name, checked.integer)
         return cls(**values)  # type: ignore[arg-type]
 
     def __add__(self, other: "Books") -> "Books":
-        """The sum over two sessions or boots. `filtered` is None as soon as one of them didn't count it."""
-        summed: dict[str, int | None] = {
-            name: getattr(self, name) + getattr(other, name) for name in NAMES if name != "filtered"
-        }
-        if self.filtered is not None and other.filtered is not None:
-            summed["filtered"] = self.filtered + other.filtered
+        """The sum over two sessions or boots. A number of UNCOUNTED is None as soon as one of them didn't count it."""
+        summed: dict[str, int | None] = {}
+        for name in NAMES:
+            one, two = getattr(self, name), getattr(other, name)
+            summed[name] = None if one is None or two is None else one + two
         return Books(**summed)  # type: ignore[arg-type]
 
 
@@ -100,6 +114,11 @@ def total(several: Iterable[Books]) -> Books:
         result = books if result is None else result + books
     return Books() if result is None else result
 
+
+LATER = ("sampled_out", "cut_off")
+"""Counters that the first writers of version 1 don't know."""
+UNCOUNTED = ("filtered", *LATER)
+"""Counters that only an eBPF filter keeps."""
 
 NAMES: tuple[str, ...] = tuple(member.name for member in fields(Books))
 """The counters' names, in the order of a packet's way."""

@@ -147,8 +147,8 @@ def statistics_of(books: Books) -> Counters:
     Wireshark and capinfos look. What an eBPF filter turned away is in isb_ifrecv too; a classic one doesn't count it.
     """
     return {
-        "received": books.received + (books.filtered or 0),
+        "received": books.received + (books.filtered or 0) + (books.sampled_out or 0) + (books.cut_off or 0),
         "dropped": books.dropped_ring,
-        "filter_accepted": books.received,
+        "filter_accepted": books.received + (books.sampled_out or 0) + (books.cut_off or 0),
         "delivered": books.captured,
     }

@@ -10,6 +10,8 @@ from wire.names import check_session_id
 
 MAX_FILTER_BYTES = 16 * 1024
 MAX_SNAPLEN = 262144
+MAX_FLOW_CUTOFF_BYTES = 2**53
+MAX_FLOW_SAMPLING = 65536
 MAX_INTERFACE_BYTES = 128
 MAX_SESSIONS = 64
 """Sessions one agent may be asked to hold at once."""
@@ -61,9 +63,14 @@ class SessionSpec:
     filter: str = ""
     """tcpdump syntax, at most 16 KiB; "" takes everything."""
     filter_revision: int = 1
-    """1 or more; one more at each change of filter or snaplen."""
+    """1 or more; one more at each change of filter, snaplen, flow_cutoff_bytes or flow_sampling."""
     snaplen: int = MAX_SNAPLEN
     """Bytes kept of each packet: 1 to 262144."""
+    flow_cutoff_bytes: int | None = None
+    """A packet is kept while its flow (both directions) has had fewer bytes than this; None: every packet. Absent in
+    the first writers' records."""
+    flow_sampling: int | None = None
+    """One flow in so many is kept, 1 to 65536; None: every flow. Absent in the first writers' records."""
     promiscuous: bool = False
     """Also take frames that aren't addressed to this host."""
     overflow: Overflow = "drop_oldest"
@@ -111,6 +118,10 @@ class SessionSpec:
             filter=_filter(map_),
             filter_revision=fields.integer(map_, "filter_revision", 1, 2**32 - 1),
             snaplen=fields.integer(map_, "snaplen", 1, MAX_SNAPLEN),
+            flow_cutoff_bytes=fields.optional(
+                map_, "flow_cutoff_bytes", fields.integer, 1, MAX_FLOW_CUTOFF_BYTES
+            ),
+            flow_sampling=fields.optional(map_, "flow_sampling", fields.integer, 1, MAX_FLOW_SAMPLING),
             promiscuous=fields.boolean(map_, "promiscuous"),
             overflow=fields.choice(map_, "overflow", OVERFLOWS),  # type: ignore[arg-type]
             max_duration_s=fields.optional(map_, "max_duration_s", fields.number, 0.001, 1e9),

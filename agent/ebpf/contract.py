@@ -8,10 +8,15 @@ from dataclasses import dataclass
 SLOT_FILTER, SLOT_KEEP = 0, 1
 SLOTS = 2
 
-SETTINGS = struct.Struct("=II")
-"""kept_bytes, once_outgoing."""
-COUNTERS = struct.Struct("=QQ")
-"""seen, passed: packets, per processor."""
+SETTINGS = struct.Struct("=QIIII")
+"""cutoff_bytes, kept_bytes, once_outgoing, network_at, one_flow_in."""
+COUNTERS = struct.Struct("=QQQQ")
+"""seen, passed, sampled_out, cut_off: packets, per processor."""
+FLOWS = 32768
+FLOW_KEY = struct.Struct("=16s16sHHBBH")
+"""lower_address, upper_address, lower_port, upper_port, protocol, version, unused."""
+FLOW = struct.Struct("=Q")
+"""bytes."""
 
 PROGRAMS = ("entry", "keep")
 
@@ -26,9 +31,10 @@ class MapShape:
     entries: int
 
 
-ARRAY, PROGRAM_ARRAY, PER_CPU_ARRAY = 2, 3, 6  # enum bpf_map_type
+ARRAY, PROGRAM_ARRAY, PER_CPU_ARRAY, LRU_HASH = 2, 3, 6, 9  # enum bpf_map_type
 MAPS = {
     "jumps": MapShape(PROGRAM_ARRAY, 4, 4, SLOTS),
     "settings": MapShape(ARRAY, 4, SETTINGS.size, 1),
     "counters": MapShape(PER_CPU_ARRAY, 4, COUNTERS.size, 1),
+    "flows": MapShape(LRU_HASH, FLOW_KEY.size, FLOW.size, FLOWS),
 }

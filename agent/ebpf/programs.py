@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Mapping
 from types import TracebackType
+from typing import NamedTuple
 
 from agent.ebpf import kernel
 from agent.ebpf.contract import COUNTERS, MAPS, PROGRAMS, SETTINGS, SLOT_FILTER, SLOT_KEEP
@@ -20,12 +21,31 @@ class WrongPrograms(Exception):
     """What was handed over isn't what bpf/contract.h says, in a sentence."""
 
 
-class Filter:
-    """A loaded filter program and how many bytes of a packet `keep` shall let through. Close it when it is replaced."""
+class Settings(NamedTuple):
+    """struct settings of bpf/contract.h."""
 
-    def __init__(self, descriptor: int, kept_bytes: int) -> None:
+    cutoff_bytes: int = 0
+    kept_bytes: int = 0
+    once_outgoing: int = 0
+    network_at: int = 14
+    one_flow_in: int = 1
+
+
+class Counters(NamedTuple):
+    """struct counters of bpf/contract.h, over all processors."""
+
+    seen: int
+    passed: int
+    sampled_out: int
+    cut_off: int
+
+
+class Filter:
+    """A loaded filter program and the settings that belong to it. Close it when it is replaced."""
+
+    def __init__(self, descriptor: int, settings: Settings) -> None:
         self.descriptor = descriptor
-        self.kept_bytes = kept_bytes
+        self.settings = settings
 
     def close(self) -> None:
         """Idempotent. The kernel keeps a program that is in its slot."""
@@ -41,8 +61,7 @@ class ProgramSet:
         """Takes the descriptors over. WrongPrograms when a map isn't as agreed."""
         self.loaded_by = loaded_by
         self._descriptors = dict(descriptors)
-        self._kept_bytes = 0
-        self._once_outgoing = 0
+        self._settings = Settings()
         try:
             if self._descriptors.keys() != {*PROGRAMS, *MAPS}:
                 raise WrongPrograms(f"programs and maps are {sorted(self._descriptors)}")
@@ -67,29 +86,27 @@ class ProgramSet:
         """Descriptor of the program to attach."""
         return self._descriptors["entry"]
 
-    def filter_of(self, classic: bytes, kept_bytes: int) -> Filter:
+    def filter_of(self, classic: bytes, settings: Settings) -> Filter:
         """Load a filter; not yet in force. NotAsEbpf when it doesn't translate or the kernel's verifier refuses it."""
         try:
-            return Filter(kernel.load_socket_filter(translate(classic, self._map("jumps"))), kept_bytes)
+            return Filter(kernel.load_socket_filter(translate(classic, self._map("jumps"))), settings)
         except kernel.KernelRefused as error:
             raise NotAsEbpf(f"the kernel refused the filter as an eBPF program: {error.strerror}") from None
 
-    def use(self, chosen: Filter, *, once_outgoing: bool) -> None:
+    def use(self, chosen: Filter) -> None:
         """Put a filter in force. While one gives way to the other, packets are kept at the larger of the two sizes.
 
         KernelRefused (an OSError): the one before stays in force.
         """
-        self._once_outgoing = int(once_outgoing)
-        if chosen.kept_bytes >= self._kept_bytes:
-            self._set(chosen.kept_bytes)
+        kept_bytes = max(chosen.settings.kept_bytes, self._settings.kept_bytes)
+        self._set(chosen.settings._replace(kept_bytes=kept_bytes))
         kernel.write(self._map("jumps"), SLOT_FILTER, _packed(chosen.descriptor))
-        self._set(chosen.kept_bytes)
+        self._set(chosen.settings)
 
-    def counters(self) -> tuple[int, int]:
-        """(seen, passed) since the programs were loaded, over all processors."""
+    def counters(self) -> Counters:
+        """Since the programs were loaded."""
         raw = kernel.read(self._map("counters"), 0, COUNTERS.size * self._values)
-        pairs = list(COUNTERS.iter_unpack(raw))
-        return sum(seen for seen, _ in pairs), sum(passed for _, passed in pairs)
+        return Counters(*map(sum, zip(*COUNTERS.iter_unpack(raw), strict=True)))
 
     def close(self) -> None:
         """Let go of programs and maps. Idempotent. Only when the socket is closed: without the descriptor of the map
@@ -101,9 +118,9 @@ class ProgramSet:
     def _map(self, name: str) -> int:
         return self._descriptors[name]
 
-    def _set(self, kept_bytes: int) -> None:
-        kernel.write(self._map("settings"), 0, SETTINGS.pack(kept_bytes, self._once_outgoing))
-        self._kept_bytes = kept_bytes
+    def _set(self, settings: Settings) -> None:
+        kernel.write(self._map("settings"), 0, SETTINGS.pack(*settings))
+        self._settings = settings
 
     def __enter__(self) -> ProgramSet:
         return self

@@ -19,7 +19,14 @@ from typing import Literal
 
 from agent import _tpacket
 from agent.bpf_filter import MAX_SNAPLEN, FilterError, compile_filter
-from agent.sources.source import CLOCK_FILE, BatchBuffer, SourceError, SourceStatistics
+from agent.sources.source import (
+    CLOCK_FILE,
+    EVERYTHING,
+    BatchBuffer,
+    FlowRules,
+    SourceError,
+    SourceStatistics,
+)
 from agent.tag_filter import REJECT_ALL
 from wire.capture_file import CaptureInterface, CaptureReader, Filled
 from wire.errors import WireError
@@ -129,8 +136,10 @@ class ReplaySource:
                 in_time = due_ns is not None and due_ns <= give_up_ns
                 woken = self._sleep(due_ns + patience_ns if due_ns is not None and in_time else give_up_ns)
 
-    def apply(self, filter_text: str, snaplen: int) -> tuple[int, int]:
+    def apply(self, filter_text: str, snaplen: int, flows: FlowRules = EVERYTHING) -> tuple[int, int]:
         """See `PacketSource.apply`. Exact: no packet of a file is between two filters."""
+        if flows.needed:
+            raise FilterError("flow cut-off and sampling are for live captures: a file is replayed whole")
         program = compile_filter(filter_text, self.link_type, snaplen).code
         with self._lock:
             start_ns = time.time_ns()

@@ -8,6 +8,7 @@ is 0, then `close`. What is still in the ring at `close` counts as dropped_ring.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import logging
@@ -25,7 +26,14 @@ from agent.ebpf.translate import NotAsEbpf
 from agent.own_traffic import own_traffic_table
 from agent.sources.ring_socket import RingSocket
 from agent.sources.socket_filter import ClassicSocketFilter, EbpfSocketFilter, Prepared, SocketFilter
-from agent.sources.source import CLOCK_HOST, BatchBuffer, SourceError, SourceStatistics
+from agent.sources.source import (
+    CLOCK_HOST,
+    EVERYTHING,
+    BatchBuffer,
+    FlowRules,
+    SourceError,
+    SourceStatistics,
+)
 from agent.tag_filter import REJECT_ALL
 
 log = logging.getLogger(__name__)
@@ -78,6 +86,7 @@ class RingSource:
         block_bytes: int = BLOCK_BYTES,
         retire_ms: int = RETIRE_MS,
         programs: ProgramSet | None = None,
+        flows: FlowRules = EVERYTHING,
     ) -> None:
         self.interface = interface
         self.snaplen = snaplen
@@ -107,7 +116,7 @@ class RingSource:
             self._socket = self._open()
             undo.callback(self._socket.close)
             self.link_type = self._socket.link_type
-            self._filter, self._prepared = self._prepare(filter_text, snaplen)
+            self._filter, self._prepared = self._prepare(filter_text, snaplen, flows)
             undo.callback(self._prepared.close)
             try:
                 self._filter.put(self._prepared, self._socket)
@@ -157,11 +166,11 @@ class RingSource:
         buffer.snaplen, buffer.filter_epoch = snaplen, epoch
         return packets
 
-    def apply(self, filter_text: str, snaplen: int) -> tuple[int, int]:
+    def apply(self, filter_text: str, snaplen: int, flows: FlowRules = EVERYTHING) -> tuple[int, int]:
         """See `PacketSource.apply`. Takes SWAP_DELAY_S. While paused the new filter waits for `resume`."""
         with self._changing:
             self._check_open()
-            judge, prepared = self._prepare(filter_text, snaplen)
+            judge, prepared = self._prepare(filter_text, snaplen, flows)
             try:
                 start_ns, end_ns = self._exchange(judge, prepared, snaplen)
             except BaseException:
@@ -170,14 +179,14 @@ class RingSource:
         self.wake()
         return start_ns, end_ns
 
-    def _prepare(self, filter_text: str, snaplen: int) -> tuple[SocketFilter, Prepared]:
+    def _prepare(self, text: str, snaplen: int, flows: FlowRules) -> tuple[SocketFilter, Prepared]:
         """Compiled for the way in use, or for classic BPF where the kernel takes this filter only so."""
         try:
-            return self._filter, self._filter.prepare(filter_text, snaplen, self._socket)
+            return self._filter, self._filter.prepare(text, snaplen, flows, self._socket)
         except NotAsEbpf as reason:
             log.warning("%s: classic BPF judges from here on, uncounted: %s", self.interface, reason)
             classic = ClassicSocketFilter()
-            return classic, classic.prepare(filter_text, snaplen, self._socket)
+            return classic, classic.prepare(text, snaplen, flows, self._socket)
 
     def _exchange(self, judge: SocketFilter, prepared: Prepared, snaplen: int) -> tuple[int, int]:
         with self._control:
@@ -233,6 +242,7 @@ class RingSource:
                 self._socket.count()
                 self._counted_s = time.monotonic()
             past, sock = self._past, self._socket
+            left_out = self._filter.left_out(final=self._closed)
             received, dropped = past.received + sock.received, past.dropped + sock.dropped
             statistics = SourceStatistics(
                 received=received,
@@ -240,7 +250,9 @@ class RingSource:
                 own_traffic=past.own + own,
                 dropped_invalid=past.invalid + invalid,
                 captured=past.captured + captured,
-                filtered=self._filter.filtered(final=self._closed),
+                filtered=left_out.filtered,
+                sampled_out=left_out.sampled_out,
+                cut_off=left_out.cut_off,
             )
             if self._closed and statistics.in_ring:
                 return _with_dropped(statistics)
@@ -327,14 +339,7 @@ class RingSource:
 
 def _with_dropped(statistics: SourceStatistics) -> SourceStatistics:
     """The books of a closed ring: what nobody read in time is lost with it."""
-    return SourceStatistics(
-        received=statistics.received,
-        dropped_ring=statistics.dropped_ring + statistics.in_ring,
-        own_traffic=statistics.own_traffic,
-        dropped_invalid=statistics.dropped_invalid,
-        captured=statistics.captured,
-        filtered=statistics.filtered,
-    )
+    return dataclasses.replace(statistics, dropped_ring=statistics.dropped_ring + statistics.in_ring)
 
 
 def _refused(error: OSError) -> FilterError:

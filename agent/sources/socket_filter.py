@@ -6,12 +6,25 @@ refused changes nothing. `put` makes it the one in force, atomically, on the soc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from agent.bpf_filter import compile_filter
-from agent.ebpf.programs import Filter, ProgramSet
+from agent.bpf_filter import FilterError, compile_filter
+from agent.ebpf.programs import Filter, ProgramSet, Settings
 from agent.sources.ring_socket import RingSocket
-from agent.tag_filter import KEEP_AT_LEAST, for_socket
+from agent.sources.source import FlowRules
+from agent.tag_filter import KEEP_AT_LEAST, LINKTYPE_ETHERNET, for_socket
+
+_ETHERNET_BYTES = 14
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Packets, cumulative, that reached the socket and not the ring; None: not counted."""
+
+    filtered: int | None = None
+    sampled_out: int | None = None
+    cut_off: int | None = None
 
 
 class Prepared(Protocol):
@@ -25,7 +38,7 @@ class Prepared(Protocol):
 class SocketFilter(Protocol):
     """One capture's filter, through all sockets that it may come to have."""
 
-    def prepare(self, text: str, snaplen: int, sock: RingSocket) -> Prepared:
+    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: RingSocket) -> Prepared:
         """Compile. FilterError with the reason when libpcap refuses; NotAsEbpf when only classic BPF will do."""
         ...
 
@@ -33,12 +46,12 @@ class SocketFilter(Protocol):
         """Put in force on an open socket. OSError: the one before stays in force."""
         ...
 
-    def filtered(self, *, final: bool) -> int | None:
-        """Packets that the filter turned away so far; None: not counted. final: the sockets are closed."""
+    def left_out(self, *, final: bool) -> LeftOut:
+        """What was not kept so far. final: the sockets are closed."""
         ...
 
     def close(self) -> None:
-        """When the sockets are closed. `filtered` still answers."""
+        """When the sockets are closed. `left_out` still answers."""
         ...
 
 
@@ -55,15 +68,20 @@ class ClassicProgram:
 class ClassicSocketFilter:
     """SO_ATTACH_FILTER: works on every kernel, and counts only what passed."""
 
-    def prepare(self, text: str, snaplen: int, sock: RingSocket) -> ClassicProgram:
+    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: RingSocket) -> ClassicProgram:
+        if flows.needed:
+            raise FilterError(
+                "flow cut-off and sampling need eBPF, and this capture is judged by classic BPF. "
+                "Install python3-bpfcc on the host, or take both out"
+            )
         return ClassicProgram(_compiled(text, snaplen, sock))
 
     def put(self, prepared: Prepared, sock: RingSocket) -> None:
         assert isinstance(prepared, ClassicProgram)
         sock.attach(prepared.code)
 
-    def filtered(self, *, final: bool) -> None:
-        return None
+    def left_out(self, *, final: bool) -> LeftOut:
+        return LeftOut()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -75,28 +93,37 @@ class EbpfSocketFilter:
     def __init__(self, programs: ProgramSet) -> None:
         """Takes the programs over."""
         self._programs = programs
-        self._filtered = 0
+        self._left_out = (0, 0, 0)
 
-    def prepare(self, text: str, snaplen: int, sock: RingSocket) -> Filter:
-        classic = _compiled(text, snaplen, sock)
-        return self._programs.filter_of(classic, max(snaplen, KEEP_AT_LEAST))
+    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: RingSocket) -> Filter:
+        settings = Settings(
+            cutoff_bytes=flows.cutoff_bytes or 0,
+            kept_bytes=max(snaplen, KEEP_AT_LEAST),
+            once_outgoing=int(sock.loopback),
+            network_at=_ETHERNET_BYTES if sock.link_type == LINKTYPE_ETHERNET else 0,
+            one_flow_in=flows.one_in,
+        )
+        return self._programs.filter_of(_compiled(text, snaplen, sock), settings)
 
     def put(self, prepared: Prepared, sock: RingSocket) -> None:
         assert isinstance(prepared, Filter)
-        self._programs.use(prepared, once_outgoing=sock.loopback)
+        self._programs.use(prepared)
         sock.attach_ebpf(self._programs.entry)
 
-    def filtered(self, *, final: bool) -> int:
-        """While packets come a processor may be between two counters: then the number never goes back, and may be one
-        short or over for each processor. At the end it is exact."""
+    def left_out(self, *, final: bool) -> LeftOut:
+        """While packets come a processor may be between two counters: then no number goes back, and `filtered` may be
+        one short or over for each processor. At the end it is exact."""
         if self._programs.open:
-            seen, _ = self._programs.counters()
-            _, passed = self._programs.counters()
-            self._filtered = seen - passed if final else max(self._filtered, seen - passed)
-        return self._filtered
+            seen = self._programs.counters().seen
+            now = self._programs.counters()
+            filtered, sampled_out, cut_off = self._left_out
+            turned_away = seen - now.passed
+            filtered = turned_away if final else max(filtered, turned_away)
+            self._left_out = filtered, max(sampled_out, now.sampled_out), max(cut_off, now.cut_off)
+        return LeftOut(*self._left_out)
 
     def close(self) -> None:
-        self.filtered(final=True)
+        self.left_out(final=True)
         self._programs.close()
 
 

@@ -36,6 +36,24 @@ class SourceError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class FlowRules:
+    """Which packets of a flow are kept, of those that passed the filter. A flow is both directions between two ends."""
+
+    cutoff_bytes: int | None = None
+    """A packet is kept while its flow has had fewer bytes than this; None: every packet."""
+    one_in: int = 1
+    """One flow in so many is kept, the same ones on every host; 1: every flow."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether they leave anything out."""
+        return self.cutoff_bytes is not None or self.one_in > 1
+
+
+EVERYTHING = FlowRules()
+
+
+@dataclass(frozen=True, slots=True)
 class SourceStatistics:
     """Packets since the source was opened, cumulative (the kernel's own counters reset when read; these don't).
 
@@ -45,6 +63,8 @@ class SourceStatistics:
     dropped_invalid  could not be represented (a damaged ring block, a record of a file that can't be a packet)
     captured         handed out in a BatchBuffer
     filtered         turned away by the filter; None = not counted (classic BPF in the kernel can't)
+    sampled_out      passed the filter, but their flow is none of the sample; None as above
+    cut_off          passed the filter, but their flow has had its bytes; None as above
     in_ring          received, not yet handed out
     """
 
@@ -54,6 +74,8 @@ class SourceStatistics:
     dropped_invalid: int = 0
     captured: int = 0
     filtered: int | None = None
+    sampled_out: int | None = None
+    cut_off: int | None = None
 
     @property
     def in_ring(self) -> int:
@@ -138,11 +160,12 @@ class PacketSource(Protocol):
         """
         ...
 
-    def apply(self, filter_text: str, snaplen: int) -> tuple[int, int]:
-        """Change filter and snaplen without losing a packet; return [start_ns, end_ns], the UTC interval within which
-        packets may have been judged by either filter (they carry the SWAP_INTERVAL flag).
+    def apply(self, filter_text: str, snaplen: int, flows: FlowRules = EVERYTHING) -> tuple[int, int]:
+        """Change filter, snaplen and flow rules without losing a packet; return [start_ns, end_ns], the UTC interval
+        within which packets may have been judged by either filter (they carry the SWAP_INTERVAL flag).
 
-        agent.bpf_filter.FilterError for a filter that doesn't compile: the old one stays.
+        agent.bpf_filter.FilterError for a filter that doesn't compile, or flow rules that this source can't follow:
+        the old ones stay.
         """
         ...
 

@@ -19,8 +19,9 @@ from hub.routes.start_form import NUMBERS
 from hub.running import Hub, hub_of
 from hub.session_books import session_books
 from hub.session_view import matches, view
+from hub.sessions import FlowOptions
 from wire.names import check_agent_id, check_session_id
-from wire.session import MAX_SNAPLEN
+from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
 AnyRequest = Request[Any, Any, Any]
 Json = Response[Any]
@@ -138,7 +139,8 @@ def _session_json(hub: Hub, session_id: str) -> dict[str, Any]:
 
 @post("/api/sessions", status_code=201)
 async def start_session_json(request: AnyRequest) -> dict[str, Any]:
-    """Start one session: agent, interface; optional filter, snaplen, promiscuous, overflow, limits, retention."""
+    """Start one session: agent, interface; optional filter, snaplen, flow cut-off and sampling, promiscuous,
+    overflow, limits, retention."""
     hub = hub_of(request)
     body = await _body(request)
     known = {
@@ -191,7 +193,7 @@ def _order(name: str) -> Any:
 
 @post("/api/sessions/{session_id:str}/filter", status_code=200)
 async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> dict[str, Any]:
-    """Change `filter` and, if given, `snaplen`."""
+    """Change `filter` and, if given, `snaplen`, `flow_cutoff_bytes` (0: none) and `flow_sampling`."""
     hub = hub_of(request)
     body = await _body(request)
     record = hub.registry.sessions.require(check_session_id(session_id))
@@ -199,11 +201,13 @@ async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> 
         raise ConflictError("this session was not started by this hub: it can only be read")
     text = _text(body, "filter").strip()
     snaplen = _number(body, "snaplen", 1, MAX_SNAPLEN)
+    cutoff_bytes = _number(body, "flow_cutoff_bytes", 0, MAX_FLOW_CUTOFF_BYTES, record.spec.flow_cutoff_bytes)
+    one_in = _number(body, "flow_sampling", 1, MAX_FLOW_SAMPLING, record.spec.flow_sampling)
     if text:
         verdict = await judge_filter(hub, [(record.agent, record.spec.interface)], text)
         if verdict.kind == "error":
             raise ClientException(f"filter: {verdict.text}", status_code=422)
-    hub.sessions.change_filter(record.id, text, snaplen)
+    hub.sessions.change_filter(record.id, text, snaplen, FlowOptions(cutoff_bytes or None, one_in))
     hub.declarer.wake()
     return {"session": _session_json(hub, record.id)}
 

@@ -15,9 +15,10 @@ from hub.routes.start_form import whole_number
 from hub.running import Hub, hub_of
 from hub.session_books import session_books
 from hub.session_view import SessionView, matches, view
+from hub.sessions import FlowOptions
 from wire.errors import WireError
 from wire.names import check_session_id
-from wire.session import MAX_SNAPLEN
+from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -155,19 +156,30 @@ async def filter_form(request: AnyRequest, session_id: FromPath[str]) -> Respons
         view=one,
         filter=one.filter,
         snaplen=str(one.record.spec.snaplen),
+        flow_cutoff_bytes=str(one.record.spec.flow_cutoff_bytes or ""),
+        flow_sampling=str(one.record.spec.flow_sampling or ""),
         error="",
     )
 
 
 @post("/sessions/{session_id:str}/filter", status_code=200)
 async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
-    """Swap filter and snaplen: an empty answer closes the panel; a refused filter comes back with its reason."""
+    """Swap filter, snaplen and flow rules: an empty answer closes the panel; what is refused comes back with why."""
     hub = hub_of(request)
     one = _require(hub, session_id)
     form = await request.form()
     text, snaplen_text = str(form.get("filter", "")).strip(), str(form.get("snaplen", "")).strip()
     snaplen = whole_number(snaplen_text, 1, MAX_SNAPLEN)
+    cutoff_text, sampling_text = (
+        str(form.get(name, "")).strip()[:32] for name in ("flow_cutoff_bytes", "flow_sampling")
+    )
+    cutoff_bytes = whole_number(cutoff_text, 1, MAX_FLOW_CUTOFF_BYTES)
+    one_in = whole_number(sampling_text, 1, MAX_FLOW_SAMPLING)
     error = "" if snaplen else f"Bytes of each packet: a whole number from 1 to {MAX_SNAPLEN}."
+    if cutoff_text and not cutoff_bytes:
+        error = f"Bytes of each flow: a whole number from 1 to {MAX_FLOW_CUTOFF_BYTES}, or nothing."
+    elif sampling_text and not one_in:
+        error = f"One flow in: a whole number from 1 to {MAX_FLOW_SAMPLING}, or nothing."
     if not error and text and one.record.spec is not None:
         verdict = await judge_filter(
             hub, [(one.record.agent, one.record.spec.interface)], text, snaplen or MAX_SNAPLEN
@@ -175,12 +187,19 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
         error = verdict.text if verdict.kind == "error" else ""
     if not error:
         try:
-            hub.sessions.change_filter(one.record.id, text, snaplen)
+            hub.sessions.change_filter(one.record.id, text, snaplen, FlowOptions(cutoff_bytes, one_in))
         except WireError as refused:
             error = f"{refused}"
     if error:
         return hub.pages.fragment(
-            "fragments/filter_form.html", status=422, view=one, filter=text, snaplen=snaplen_text, error=error
+            "fragments/filter_form.html",
+            status=422,
+            view=one,
+            filter=text,
+            snaplen=snaplen_text,
+            flow_cutoff_bytes=cutoff_text,
+            flow_sampling=sampling_text,
+            error=error,
         )
     hub.declarer.wake()
     return Response("", media_type="text/html; charset=utf-8")

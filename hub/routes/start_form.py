@@ -10,11 +10,20 @@ from litestar.datastructures import FormMultiDict
 from hub.presence import AgentStatus
 from hub.running import Hub
 from wire.report import InterfaceReport
-from wire.session import MAX_FILTER_BYTES, MAX_INTERFACE_BYTES, MAX_SNAPLEN, OVERFLOWS
+from wire.session import (
+    MAX_FILTER_BYTES,
+    MAX_FLOW_CUTOFF_BYTES,
+    MAX_FLOW_SAMPLING,
+    MAX_INTERFACE_BYTES,
+    MAX_SNAPLEN,
+    OVERFLOWS,
+)
 
 MAX_AGENTS = 16
 """Agents one order may start on; also what one live page joins."""
 NUMBERS: dict[str, tuple[int, int]] = {
+    "flow_cutoff_bytes": (1, MAX_FLOW_CUTOFF_BYTES),
+    "flow_sampling": (1, MAX_FLOW_SAMPLING),
     "max_duration_s": (1, 366 * 86400),
     "max_packets": (1, 2**53),
     "max_bytes": (1, 2**53),
@@ -35,6 +44,8 @@ class StartForm:
     promiscuous: bool = False
     overflow: str = "drop_oldest"
     exclude_own_traffic: bool = True
+    flow_cutoff_bytes: str = ""
+    flow_sampling: str = ""
     max_duration_s: str = ""
     max_packets: str = ""
     max_bytes: str = ""

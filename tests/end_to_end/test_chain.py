@@ -76,6 +76,24 @@ def test_a_changed_filter_loses_nothing_that_both_filters_take(
     }
 
 
+def test_what_is_turned_away_and_cut_off_is_in_the_books(stand: Stand, curl: Curl) -> None:
+    host, client = stand.lab["web1"], stand.lab["db1"]
+    (told,) = [one for one in curl.get("/agents")["agents"] if one["id"] == "web1"]
+    assert told["capture_path"] == "af_packet+ebpf"
+    requests = "icmp[icmptype] = icmp-echo"
+    session = curl.start("web1", "eth0", requests, flow_cutoff_bytes=500)
+    ping(client, host.address, count=50, mark=LAST)
+    rules = {"filter": requests, "flow_cutoff_bytes": 0}
+    wanted = curl.post(f"/sessions/{session}/filter", rules)["session"]["filter_revision"]
+    wait_for(lambda: curl.session(session)["applied_filter_revision"] == wanted, "the cut-off is gone")
+    ping(client, host.address, count=3, mark=LAST)
+    curl.order(session, "stop", "stopped")
+    books = curl.wait_balanced(session)["books"]
+    assert books["filtered"] >= 53, "the answers, at least"
+    # 162 bytes each: three are below the cut-off, the fourth reaches it.
+    assert (books["received"], books["cut_off"], books["sampled_out"]) == (4 + 3, 50 - 4, 0)
+
+
 def test_a_wrong_filter_is_refused_with_libpcaps_words(stand: Stand, curl: Curl) -> None:
     verdict = curl.post("/check-filter", {"agent": "web1", "interface": "eth0", "filter": "tcp prt 80"})
     assert verdict["verdict"] == "error"

@@ -12,7 +12,7 @@ import pytest
 from hub.control import AgentAway, AgentSilent, AnswerRefused
 from hub.declarer import Declarer
 from hub.registry import AgentRecord, ConflictError, Registry, UnknownError
-from hub.sessions import SessionControl
+from hub.sessions import FlowOptions, SessionControl
 from tests.hub.agent_side import FakeAgent, enrolled
 from tests.hub.parts import Parts, parts, running
 from tests.support.nats_backbone import until
@@ -172,7 +172,14 @@ async def test_steps_of_a_session(tmp_path: Path) -> None:
         assert control.change_filter(session, "udp") == 2
         assert control.change_filter(session, " udp ") == 2
         assert control.change_filter(session, "udp", snaplen=96) == 3
-        assert registry.sessions.filters(session) == {1: "", 2: "udp", 3: "udp"}
+        assert control.change_filter(session, "udp", flows=FlowOptions(1000, 4)) == 4
+        assert control.change_filter(session, "udp", snaplen=96) == 4
+        assert registry.sessions.filters(session) == {1: "", 2: "udp", 3: "udp", 4: "udp"}
+        spec = registry.sessions.require(session).spec
+        assert spec is not None
+        assert (spec.flow_cutoff_bytes, spec.flow_sampling) == (1000, 4)
+        with pytest.raises(WireError, match="flow_sampling"):
+            control.change_filter(session, "udp", flows=FlowOptions(None, 70_000))
         control.pause(session)
         control.stop(session)
         with pytest.raises(ConflictError, match="stopped already"):

@@ -158,6 +158,7 @@ async def test_the_start_form_says_what_is_wrong_next_to_each_field(tmp_path: Pa
             "snaplen": "96",
             "overflow": "stop",
             "max_packets": "1000",
+            "flow_cutoff_bytes": "4096",
         }
         started = await client.post("/live", form)
         assert started.status_code == 204
@@ -165,6 +166,20 @@ async def test_the_start_form_says_what_is_wrong_next_to_each_field(tmp_path: Pa
         assert started.headers["hx-redirect"] == f"/live?session={record.id}"
         assert record.spec is not None
         assert (record.spec.snaplen, record.spec.overflow, record.spec.max_packets) == (96, "stop", 1000)
+        assert (record.spec.flow_cutoff_bytes, record.spec.flow_sampling) == (4096, None)
+        shown = (await client.get(f"/sessions/{record.id}")).text
+        assert f"the first {pages.count(4096)} bytes" in shown
+        panel = (await client.get(f"/sessions/{record.id}/filter")).text
+        assert 'name="flow_cutoff_bytes" value="4096"' in panel
+        change = {"filter": "", "snaplen": "96", "flow_cutoff_bytes": "", "flow_sampling": "7"}
+        for name, wrong in (("flow_cutoff_bytes", "0"), ("flow_sampling", "65537")):
+            refused = await client.post(f"/sessions/{record.id}/filter", change | {name: wrong})
+            assert refused.status_code == 422
+            assert "a whole number from 1" in refused.text
+        assert (await client.post(f"/sessions/{record.id}/filter", change)).status_code == 200
+        changed = page.hub.registry.sessions.require(record.id).spec
+        assert changed is not None
+        assert (changed.flow_cutoff_bytes, changed.flow_sampling, changed.filter_revision) == (None, 7, 2)
         assert record.spec.exclude_own_traffic is False  # the box wasn't ticked
         assert record.requested_by == "admin"
 
@@ -179,6 +194,7 @@ async def test_the_api_starts_and_steers_sessions(tmp_path: Path) -> None:
             body | {"snaplen": True},
             body | {"colour": "red"},
             body | {"overflow": "never"},
+            body | {"flow_sampling": 0},
             body | {"interface": ""},
             body | {"agent": "../x"},
             {"agent": "web1"},
@@ -196,6 +212,12 @@ async def test_the_api_starts_and_steers_sessions(tmp_path: Path) -> None:
             "session"
         ]
         assert (changed["filter"], changed["filter_revision"], changed["snaplen"]) == ("tcp", 2, 128)
+        rules = {"filter": "tcp", "flow_cutoff_bytes": 500, "flow_sampling": 3}
+        changed = (await client.post_json(f"{path}/filter", rules)).json()["session"]
+        assert (changed["flow_cutoff_bytes"], changed["flow_sampling"], changed["snaplen"]) == (500, 3, 128)
+        changed = (await client.post_json(f"{path}/filter", {"filter": "tcp", "flow_cutoff_bytes": 0})).json()
+        assert changed["session"]["flow_cutoff_bytes"] is None
+        assert changed["session"]["flow_sampling"] == 3
         stopped = (await client.post_json(f"{path}/stop", {})).json()["session"]
         assert stopped["state"] == "stopping"
         assert (await client.post_json(f"{path}/stop", {})).status_code == 409

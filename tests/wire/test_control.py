@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,6 +121,13 @@ def test_a_session_comes_back() -> None:
     for spec in (SPEC, replay):
         assert SessionSpec.from_map(spec.to_map()) == spec
         assert SessionSpec.from_map(spec.to_map() | {"tomorrow": 1}) == spec
+    rules = replace(SPEC, flow_cutoff_bytes=4096, flow_sampling=10)
+    assert SessionSpec.from_map(rules.to_map()) == rules
+
+
+def test_a_session_of_an_older_hub_keeps_every_flow_whole() -> None:
+    older = {name: value for name, value in SPEC.to_map().items() if not name.startswith("flow_")}
+    assert SessionSpec.from_map(older) == SPEC
 
 
 @pytest.mark.parametrize(
@@ -139,6 +147,11 @@ def test_a_session_comes_back() -> None:
         {"filter_revision": 0},
         {"snaplen": 0},
         {"snaplen": 262145},
+        {"flow_cutoff_bytes": 0},
+        {"flow_cutoff_bytes": 2**53 + 1},
+        {"flow_sampling": 0},
+        {"flow_sampling": 65537},
+        {"flow_sampling": "2"},
         {"promiscuous": 1},
         {"overflow": "explode"},
         {"max_duration_s": 0},

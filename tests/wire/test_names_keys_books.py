@@ -128,7 +128,7 @@ def test_the_books_balance_or_say_by_how_much() -> None:
     )
     assert good.balanced()
     for name in books.NAMES:
-        if name == "filtered":
+        if name in books.UNCOUNTED:
             continue
         changed = Books(**{**good.to_map(), name: getattr(good, name) + 1})
         assert not changed.balanced(), name
@@ -143,17 +143,24 @@ def test_sums_of_books_keep_not_counted_apart_from_zero() -> None:
         received=4, filtered=6
     )
     assert books.total([Books(filtered=2), Books()]).filtered is None
+    assert books.total([Books(cut_off=2, sampled_out=0), Books(cut_off=1)]) == Books(cut_off=3)
+    assert books.total([Books(filtered=2)]).filtered == 2
 
 
 def test_books_come_back_and_bad_ones_are_refused() -> None:
     one = Books(received=2**63 - 1, filtered=0)
     assert Books.from_map(dict(one.to_map())) == one
+    assert set(books.LATER) & one.to_map().keys() == set(), "an older reader of vectors sees nothing new"
+    counted = Books(filtered=1, sampled_out=0, cut_off=2**63 - 1)
+    assert Books.from_map(dict(counted.to_map())) == counted
     for name, value in (
         ("received", -1),
         ("received", 2**63),
         ("pending", None),
         ("captured", True),
         ("filtered", "x"),
+        ("cut_off", -1),
+        ("sampled_out", 0.5),
     ):
         with pytest.raises(WireError, match=name):
             Books.from_map({**Books().to_map(), name: value})

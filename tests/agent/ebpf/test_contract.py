@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 from pathlib import Path
 
 from agent.ebpf import contract
 from agent.ebpf.loading import LOADER
+from agent.ebpf.programs import Counters, Settings
 from tests.support.need import need
 
 _FIELDS = {
-    "settings": (contract.SETTINGS, ("kept_bytes", "once_outgoing")),
-    "counters": (contract.COUNTERS, ("seen", "passed")),
+    "settings": (contract.SETTINGS, Settings._fields),
+    "counters": (contract.COUNTERS, Counters._fields),
+    "flow_key": (
+        contract.FLOW_KEY,
+        (
+            *("lower_address", "upper_address", "lower_port", "upper_port"),
+            *("protocol", "version", "unused"),
+        ),
+    ),
+    "flow": (contract.FLOW, ("bytes",)),
 }
-_CONSTANTS = {name: getattr(contract, name) for name in ("SLOT_FILTER", "SLOT_KEEP", "SLOTS")}
+_CONSTANTS = {name: getattr(contract, name) for name in ("SLOT_FILTER", "SLOT_KEEP", "SLOTS", "FLOWS")}
 
 
 def test_sizes_offsets_and_slots_agree(tmp_path: Path) -> None:
@@ -35,10 +45,10 @@ def test_sizes_offsets_and_slots_agree(tmp_path: Path) -> None:
     wanted = dict(_CONSTANTS)
     for name, (layout, members) in _FIELDS.items():
         wanted[name] = layout.size
-        codes = layout.format.lstrip("=")
+        codes = re.findall(r"\d*[a-zA-Z]", layout.format)
         assert len(codes) == len(members)
         for number, member in enumerate(members):
-            wanted[f"{name}.{member}"] = struct.calcsize("=" + codes[:number])
+            wanted[f"{name}.{member}"] = struct.calcsize("=" + "".join(codes[:number]))
     assert said.split() == [word for name, value in wanted.items() for word in (name, str(value))]
 
 
@@ -47,6 +57,11 @@ def test_every_member_of_the_header_is_in_the_probe() -> None:
     text = (LOADER.parent / "contract.h").read_text(encoding="utf-8")
     for name, (_, members) in _FIELDS.items():
         body = text.split(f"struct {name} {{")[1].split("};")[0]
-        declared = [line.split(";")[0].split()[-1] for line in body.splitlines() if ";" in line]
+        declared = [
+            re.sub(r"\[\d+\]", "", member.split()[-1])
+            for line in body.splitlines()
+            if ";" in line
+            for member in line.split(";")[0].split(",")
+        ]
         assert declared == list(members)
-    assert text.count("struct ") == len(_FIELDS)
+    assert len(re.findall(r"^struct \w+ \{", text, re.MULTILINE)) == len(_FIELDS)

@@ -13,7 +13,7 @@ import pytest
 
 from agent import _tpacket
 from agent.bpf_filter import MAX_INSTRUCTIONS, compile_filter
-from agent.ebpf.programs import Filter, ProgramSet
+from agent.ebpf.programs import Filter, ProgramSet, Settings
 from agent.ebpf.translate import NotAsEbpf, translate
 from agent.sources.ring import RingSource
 from agent.sources.source import BatchBuffer
@@ -25,6 +25,7 @@ from tests.support.netns import Namespace
 
 pytestmark = pytest.mark.root
 Pair = tuple[Namespace, Namespace]
+KEPT = Settings(kept_bytes=128)
 
 
 @pytest.fixture
@@ -124,8 +125,8 @@ def test_a_filter_of_the_greatest_length() -> None:
     loaded = programs("object")
     assert loaded is not None
     with loaded:
-        chosen = loaded.filter_of(body, 128)
-        loaded.use(chosen, once_outgoing=False)
+        chosen = loaded.filter_of(body, KEPT)
+        loaded.use(chosen)
         for port in (0, 7, 8, 9, 256, 2000, 5000):
             frame = udp_frame(b"", port=port)
             wanted = _tpacket.run_filter(body, frame, len(frame), 0, -1)
@@ -134,7 +135,7 @@ def test_a_filter_of_the_greatest_length() -> None:
         # Each becomes eight instructions, and the kernel makes even more of them: farther than a jump reaches.
         indirect = struct.pack("=HBBI", 0x50, 0, 0, 37) * (MAX_INSTRUCTIONS - 1)
         with pytest.raises(NotAsEbpf, match="refused"):
-            loaded.filter_of(indirect + struct.pack("=HBBI", 0x16, 0, 0, 0), 128)
+            loaded.filter_of(indirect + struct.pack("=HBBI", 0x16, 0, 0, 0), KEPT)
 
 
 def test_a_filter_that_only_classic_bpf_can_hold(pair: Pair) -> None:
@@ -162,11 +163,11 @@ def test_a_filter_that_only_classic_bpf_can_hold(pair: Pair) -> None:
 class _OldKernel(ProgramSet):
     """A kernel whose verifier takes short programs only: before Linux 5.2 it took 4096 instructions."""
 
-    def filter_of(self, classic: bytes, kept_bytes: int) -> Filter:
+    def filter_of(self, classic: bytes, settings: Settings) -> Filter:
         short = compile_filter("udp port 1", 1, 100)
         if len(classic) > len(for_socket(short, loopback=False)):
             raise NotAsEbpf("the kernel refused the filter as an eBPF program: Argument list too long")
-        return super().filter_of(classic, kept_bytes)
+        return super().filter_of(classic, settings)
 
 
 def _old_kernel() -> ProgramSet:

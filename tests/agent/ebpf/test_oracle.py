@@ -15,7 +15,7 @@ import pytest
 
 from agent import _tpacket
 from agent.bpf_filter import FilterError, Program, compile_filter
-from agent.ebpf.programs import ProgramSet
+from agent.ebpf.programs import ProgramSet, Settings
 from agent.sources.ring import RingSource
 from agent.tag_filter import for_socket
 from tests.agent.sources.live import FOREIGN_MAC, SENDER_MAC, Sender, data_of, drain, mac
@@ -25,6 +25,7 @@ from tests.support.ebpf import programs, verdict
 
 pytestmark = pytest.mark.root
 LINKTYPE_ETHERNET = 1
+KEPT = Settings(kept_bytes=128)
 
 
 @pytest.fixture(params=["bcc", "object"])
@@ -63,9 +64,9 @@ def test_the_kernels_verdict_is_libpcaps(loaded: ProgramSet) -> None:
     rng = random.Random(4)
     judged = passed = 0
     for text, program in filters(rng, 150):
-        chosen = loaded.filter_of(for_socket(program, loopback=False), 128)
-        loaded.use(chosen, once_outgoing=False)
-        seen_before, passed_before = loaded.counters()
+        chosen = loaded.filter_of(for_socket(program, loopback=False), KEPT)
+        loaded.use(chosen)
+        seen_before, passed_before, *_ = loaded.counters()
         kept = 0
         for _ in range(40):
             frame = some_frame(rng)
@@ -73,7 +74,7 @@ def test_the_kernels_verdict_is_libpcaps(loaded: ProgramSet) -> None:
             got = verdict(loaded.entry, frame)
             assert got == (128 if wanted else 0), (text, frame.hex())
             kept += wanted > 0
-        seen, let_through = loaded.counters()
+        seen, let_through, *_ = loaded.counters()
         assert (seen - seen_before, let_through - passed_before) == (40, kept), text
         judged, passed = judged + 40, passed + kept
         chosen.close()
@@ -121,8 +122,8 @@ def test_any_valid_program_means_the_same(loaded: ProgramSet) -> None:
             wanted = _tpacket.run_filter(program, frame, len(frame), 0, -1)
         except ValueError:
             continue
-        chosen = loaded.filter_of(program, 128)
-        loaded.use(chosen, once_outgoing=False)
+        chosen = loaded.filter_of(program, KEPT)
+        loaded.use(chosen)
         assert bool(verdict(loaded.entry, frame)) == bool(wanted), (program.hex(), frame.hex())
         chosen.close()
         ran += 1
@@ -158,9 +159,9 @@ def test_real_packets_through_a_real_ring(loaded: ProgramSet) -> None:
 
 
 def test_a_load_beyond_the_end_counts_as_turned_away(loaded: ProgramSet) -> None:
-    chosen = loaded.filter_of(for_socket(compile_filter("ether[500] = 0", 1, 96), loopback=False), 128)
-    loaded.use(chosen, once_outgoing=False)
+    chosen = loaded.filter_of(for_socket(compile_filter("ether[500] = 0", 1, 96), loopback=False), KEPT)
+    loaded.use(chosen)
     assert verdict(loaded.entry, bytes(60)) == 0
     assert verdict(loaded.entry, bytes(600)) == 128
-    assert loaded.counters() == (2, 1)
+    assert loaded.counters() == (2, 1, 0, 0)
     chosen.close()
