@@ -38,6 +38,12 @@ from tests.support.processes import cpu_seconds
 LOADS = {"60": 800_000, "imix": 330_000, "1514": 80_000}
 """Size → packets per second; 1514 B at 80,000 is a full gigabit."""
 PEER = "tcpdump"
+WIREPOOL = {
+    "wirepool (eBPF)": ("--path", "bcc"),
+    "wirepool (classic BPF)": ("--path", "classic"),
+    "wirepool (eBPF, cut-off)": ("--path", "bcc", "--cutoff", str(1 << 40)),
+}
+"""The third follows every flow and cuts none off: what counting flows costs."""
 TURNED_AWAY = "udp dst port 53"
 """A filter that no packet of the load passes."""
 
@@ -78,6 +84,10 @@ def _number(pattern: str) -> Callable[[str], int]:
     return find
 
 
+def _captured_by_wirepool(words: str) -> int:
+    return int(json.loads(words.strip().splitlines()[-1])["captured"])
+
+
 def contestants(interface: str, filter_text: str, ready: Path) -> list[Contestant]:
     """Everybody who is installed; each captures everything that passes the filter, whole, and keeps nothing."""
     expression = (filter_text,) if filter_text else ()
@@ -94,10 +104,9 @@ def contestants(interface: str, filter_text: str, ready: Path) -> list[Contestan
     tcpdump = (PEER, "-i", interface, "-n", "-B", "65536", "-Z", "root")
     count = _number(r"(\d+) packets? captured")
     found = [
-        Contestant(
-            "wirepool",
-            (*stage, "--filter", filter_text),
-            lambda text: int(json.loads(text.strip().splitlines()[-1])["captured"]),
+        *(
+            Contestant(name, (*stage, "--filter", filter_text, *options), _captured_by_wirepool)
+            for name, options in WIREPOOL.items()
         ),
         Contestant(PEER, (*tcpdump, "-w", str(ready.with_name("peer.pcap")), *expression), count),
         Contestant(f"{PEER} (/dev/null)", (*tcpdump, "-w", "/dev/null", *expression), count),
@@ -185,7 +194,7 @@ class Field:
             )
         try:
             wait_for(lambda: self._listening(process, log), f"{one.name} listens")
-            if one.name == "wirepool":
+            if one.name in WIREPOOL:
                 wait_for(ready.exists, "the capture stage is ready")
             _settle(process.pid)
             spent, busy = cpu_seconds(process.pid), machine_seconds()

@@ -12,8 +12,9 @@ import sys
 import threading
 from pathlib import Path
 
+from agent.ebpf.loading import CHOICES, CapturePath
 from agent.sources.ring import RingSource
-from agent.sources.source import BatchBuffer
+from agent.sources.source import BatchBuffer, FlowRules
 
 
 def main() -> int:
@@ -21,8 +22,14 @@ def main() -> int:
     parser.add_argument("--interface", required=True)
     parser.add_argument("--filter", default="")
     parser.add_argument("--ready", type=Path, required=True, help="a file to make when the socket is open")
+    parser.add_argument("--path", choices=CHOICES, default="auto", help="how packets are judged")
+    parser.add_argument("--cutoff", type=int, help="bytes kept of each flow (needs eBPF)")
     arguments = parser.parse_args()
-    source = RingSource(arguments.interface, arguments.filter, 262144, True)
+    source = RingSource(
+        *(arguments.interface, arguments.filter, 262144, True),
+        programs=CapturePath(arguments.path).open(),
+        flows=FlowRules(arguments.cutoff, 1),
+    )
     stop = threading.Event()
 
     def on_signal(*_: object) -> None:

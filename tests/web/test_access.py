@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 from litestar.handlers import HTTPRouteHandler
 
@@ -139,7 +140,7 @@ async def test_a_stranger_is_led_back_to_where_they_wanted(tmp_path: Path) -> No
 
 async def test_who_tries_too_many_passwords_is_told_how_long_to_wait(tmp_path: Path) -> None:
     async with site(tmp_path) as page, page.client() as client:
-        answers = []
+        answers: list[httpx.Response] = []
         while not answers or answers[-1].status_code == 401:
             assert len(answers) < 50
             answers.append(await client.http.post("/login", data={"name": "admin", "password": "wrong"}))
