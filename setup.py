@@ -1,4 +1,4 @@
-"""What TOML cannot say: the two C extensions, against the limited API (one abi3 wheel for 3.11 and later).
+"""What TOML cannot say: the C extensions, against the limited API (one abi3 wheel for 3.11 and later).
 
 And where there is clang, the eBPF programs as an object that loads without any compiler.
 """
@@ -25,7 +25,7 @@ def extension(name: str, source: str) -> Extension:
     )
 
 
-extensions = [extension("wire._columns", "wire/_columns.c")]
+extensions = [extension("wire._columns", "wire/_columns.c"), extension("agent._libpcap", "agent/_libpcap.c")]
 if sys.platform == "linux":  # AF_PACKET is Linux's
     extensions.append(extension("agent._tpacket", "agent/_tpacket.c"))
 

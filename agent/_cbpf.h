@@ -11,8 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-static inline uint32_t be16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
-static inline uint32_t be32(const uint8_t *p) { return be16(p) << 16 | be16(p + 2); }
+#include "_bytes.h"
 
 /* What the kernel's bpf_check_classic() and libpcap's bpf_validate() demand: after this the interpreter below needs no
  * check but those of packet loads. */

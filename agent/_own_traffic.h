@@ -6,22 +6,21 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "_cbpf.h" /* be16 */
+#include "_bytes.h"
 
 enum { OWN_ENTRY_BYTES = 20 };
 
 /* Is this TCP or UDP between somebody and one of `entries` (version 4 or 6, 0, port, 16 bytes of address)? Looks behind
- * one VLAN tag that is still in the frame. Later fragments and IPv6 extension headers show no ports: not matched. */
+ * two VLAN tags that are in the frame. Later fragments and IPv6 extension headers show no ports: not matched. */
 static int is_own(const uint8_t *frame, uint32_t bytes, int ethernet, const uint8_t *entries, ptrdiff_t count) {
     uint32_t at = 0, transport, address_bytes;
     if (ethernet) {
         if (bytes < 14) return 0;
         uint32_t type = be16(frame + 12);
         at = 14;
-        if (type == 0x8100 || type == 0x88a8) {
-            if (bytes < 18) return 0;
-            type = be16(frame + 16);
-            at = 18;
+        for (int tags = 0; tags < 2 && (type == 0x8100 || type == 0x88a8); tags++, at += 4) {
+            if (bytes < at + 4) return 0;
+            type = be16(frame + at + 2);
         }
         if (type != 0x0800 && type != 0x86dd) return 0;
     }

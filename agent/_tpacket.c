@@ -3,8 +3,7 @@
  * One call moves one batch with the GIL released. This file knows nothing of sockets' options, interfaces or sessions:
  * it gets a mapping, descriptors to poll and buffers to fill, and trusts none of the numbers it finds in a mapping or
  * in a filter program. Layout of a ring: linux/if_packet.h, Documentation/networking/packet_mmap.rst.
- * Columns (little endian, like every host that Linux' eBPF tools support here): u64 timestamp_ns, u32 captured_bytes,
- * u32 original_bytes, u16 flags (wire/batch.py), and the packets end to end.
+ * Columns and filter epochs: _batch.h.
  */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
@@ -18,92 +17,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "_batch.h"
 #include "_cbpf.h"
 #include "_own_traffic.h"
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the columns are little endian: this kernel needs byte swapping on a big-endian host"
-#endif
-
-/* The flags column, as wire/batch.py has it; a test compares. */
-enum {
-    FLAG_IN = 1, FLAG_OUT = 2, /* epb_flags, bits 0-1 */
-    FLAG_UNICAST = 1 << 2, FLAG_MULTICAST = 2 << 2, FLAG_BROADCAST = 3 << 2, FLAG_PROMISCUOUS = 4 << 2,
-    FLAG_VLAN_REINSERTED = 1 << 5, FLAG_TRUNCATED = 1 << 6, FLAG_CHECKSUM_NOT_READY = 1 << 7,
-    FLAG_SWAP_INTERVAL = 1 << 9, FLAG_CHECKSUM_VALID = 1 << 10
-};
-enum { END_FULL, END_TIME, END_WOKEN, END_EPOCH, END_ERROR }; /* why read() returned */
-enum { EPOCHS = 16, TAG_AT = 12, TAG_BYTES = 4, NAP_NS = 20 * 1000 * 1000 };
-
-static inline uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+enum { TAG_AT = 12, TAG_BYTES = 4, NAP_NS = 20 * 1000 * 1000 };
 
 static int64_t monotonic_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-/* ---------------------------------------------------------------- columns */
-
-typedef struct {
-    Py_buffer timestamp_ns, captured, original, flags, data;
-    Py_ssize_t packets, bytes; /* input: present; output: filled so far */
-    Py_ssize_t capacity;       /* output: packets that fit */
-} Columns;
-
-static void columns_release(Columns *c) {
-    Py_buffer *all[] = {&c->timestamp_ns, &c->captured, &c->original, &c->flags, &c->data};
-    for (int i = 0; i < 5; i++)
-        if (all[i]->obj) PyBuffer_Release(all[i]);
-}
-
-/* The buffers of a 5-tuple. Readable ones must agree on a number of packets, writable ones hold the least of them. */
-static int columns_from(Columns *c, PyObject *tuple, int writable) {
-    static const Py_ssize_t width[] = {8, 4, 4, 2, 1};
-    Py_buffer *all[] = {&c->timestamp_ns, &c->captured, &c->original, &c->flags, &c->data};
-    memset(c, 0, sizeof *c);
-    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != 5) {
-        PyErr_SetString(PyExc_TypeError, "columns are a tuple of five buffers");
-        return -1;
-    }
-    Py_ssize_t packets = PY_SSIZE_T_MAX;
-    int equal = 1;
-    for (int i = 0; i < 5; i++) {
-        if (PyObject_GetBuffer(PyTuple_GetItem(tuple, i), all[i], writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) {
-            columns_release(c);
-            return -1;
-        }
-        if (i == 4) break;
-        Py_ssize_t n = all[i]->len / width[i];
-        equal &= (i == 0 || n == packets) && all[i]->len % width[i] == 0;
-        if (n < packets) packets = n;
-    }
-    if (!writable && !equal) {
-        PyErr_SetString(PyExc_ValueError, "the columns differ in their number of packets");
-        columns_release(c);
-        return -1;
-    }
-    c->capacity = packets;
-    if (!writable) c->packets = packets, c->bytes = c->data.len;
-    return 0;
-}
-
-#define COLUMN(c, name, type) ((type *)(c)->name.buf)
-
-/* memcpy because a caller's buffer may start at any address. */
-static inline void put_numbers(Columns *c, uint64_t timestamp_ns, uint32_t captured, uint32_t original,
-                               uint16_t flags) {
-    Py_ssize_t n = c->packets++;
-    if (captured < original) flags |= FLAG_TRUNCATED;
-    memcpy((uint8_t *)c->timestamp_ns.buf + 8 * n, &timestamp_ns, 8);
-    memcpy((uint8_t *)c->captured.buf + 4 * n, &captured, 4);
-    memcpy((uint8_t *)c->original.buf + 4 * n, &original, 4);
-    memcpy((uint8_t *)c->flags.buf + 2 * n, &flags, 2);
-    c->bytes += captured;
-}
-
-static inline int is_full(const Columns *c, uint32_t next_bytes) {
-    return c->packets == c->capacity || (c->packets && (Py_ssize_t)next_bytes > c->data.len - c->bytes);
 }
 
 /* ---------------------------------------------------------------- recorded packets */
@@ -201,11 +124,6 @@ done:
 
 /* ---------------------------------------------------------------- the ring */
 
-typedef struct {
-    uint64_t start_ns, end_ns; /* of the swap that began this epoch; end UINT64_MAX while it is under way */
-    uint32_t snaplen, number;  /* number: the caller's name of the epoch */
-} Epoch;
-
 /* A TPACKET_V3 ring's reading position, filter epochs and books. Python serialises everything but `read`, which runs
  * without the GIL: what both touch (epochs, counters) is atomic, and `reading` keeps the mapping alive. */
 typedef struct {
@@ -215,12 +133,8 @@ typedef struct {
     uint32_t block_bytes, blocks;
     uint32_t block, open, left, offset; /* the block being read; packets left in it, where the next one begins */
     uint64_t captured, own, invalid;
-    Epoch epoch[EPOCHS];
-    uint32_t now, last; /* epoch of the packet read last; newest epoch (both modulo EPOCHS when used) */
+    Epochs epochs;
 } Ring;
-
-#define ATOMIC_GET(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
-#define ATOMIC_SET(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELEASE)
 
 typedef struct {
     const uint8_t *own;
@@ -241,20 +155,9 @@ static int copy_block(Ring *r, Reading *c, const uint8_t *block) {
         if (h.tp_mac > room || h.tp_snaplen > room - h.tp_mac || h.tp_len < h.tp_snaplen) goto malformed;
 
         uint64_t timestamp_ns = (uint64_t)h.tp_sec * 1000000000u + h.tp_nsec;
-        while (r->now != ATOMIC_GET(r->last) && timestamp_ns >= ATOMIC_GET(r->epoch[(r->now + 1) % EPOCHS].start_ns)) {
-            if (c->out.packets) return END_EPOCH;
-            r->now++;
-        }
-        const Epoch *e = &r->epoch[r->now % EPOCHS];
-        uint32_t snaplen = ATOMIC_GET(e->snaplen);
+        uint32_t snaplen;
         uint16_t flags = 0;
-        if (r->now && timestamp_ns <= ATOMIC_GET(e->end_ns)) {
-            /* Either filter may have let it pass (one stamped before the interval that another processor queued late is
-             * no different): keep what the more generous one kept. */
-            uint32_t before = ATOMIC_GET(r->epoch[(r->now - 1) % EPOCHS].snaplen);
-            flags |= FLAG_SWAP_INTERVAL;
-            if (before > snaplen) snaplen = before;
-        }
+        if (!epochs_enter(&r->epochs, timestamp_ns, c->out.packets > 0, &snaplen, &flags)) return END_EPOCH;
         const uint8_t *frame = at + h.tp_mac;
         if (c->own_entries && is_own(frame, h.tp_snaplen, r->ethernet, c->own, c->own_entries)) {
             ATOMIC_SET(r->own, r->own + 1);
@@ -368,7 +271,7 @@ static PyObject *ring_read(PyObject *self, PyObject *args) {
         end = ring_read_blocks(r, &c, fd, wake_fd, linger_ns, wait_ns);
         Py_END_ALLOW_THREADS
         r->reading = 0;
-        const Epoch *e = &r->epoch[r->now % EPOCHS];
+        const Epoch *e = epochs_current(&r->epochs);
         result = Py_BuildValue("nniII", c.out.packets, c.out.bytes, end, e->number, e->snaplen);
         columns_release(&c.out);
     }
@@ -381,17 +284,7 @@ static PyObject *ring_swap(PyObject *self, PyObject *args) {
     unsigned long long start_ns;
     unsigned int snaplen, number;
     if (!PyArg_ParseTuple(args, "KII", &start_ns, &snaplen, &number)) return NULL;
-    /* One slot must stay for the epoch before the current one. Beyond that (nobody has read through this many changes)
-     * the newest epoch is widened: its packets are all marked as judged by one or the other. */
-    int merge = r->last - ATOMIC_GET(r->now) >= EPOCHS - 2;
-    Epoch *e = &r->epoch[(r->last + !merge) % EPOCHS];
-    ATOMIC_SET(e->number, number);
-    ATOMIC_SET(e->snaplen, snaplen);
-    ATOMIC_SET(e->end_ns, UINT64_MAX);
-    if (!merge) {
-        ATOMIC_SET(e->start_ns, start_ns);
-        ATOMIC_SET(r->last, r->last + 1);
-    }
+    epochs_swap(&r->epochs, start_ns, snaplen, number);
     Py_RETURN_NONE;
 }
 
@@ -399,7 +292,7 @@ static PyObject *ring_swapped(PyObject *self, PyObject *args) {
     Ring *r = (Ring *)self;
     unsigned long long end_ns;
     if (!PyArg_ParseTuple(args, "K", &end_ns)) return NULL;
-    ATOMIC_SET(r->epoch[r->last % EPOCHS].end_ns, end_ns);
+    epochs_swapped(&r->epochs, end_ns);
     Py_RETURN_NONE;
 }
 
@@ -439,7 +332,7 @@ static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *keywords
         goto failed;
     }
     r->block_bytes = block_bytes, r->blocks = (uint32_t)blocks, r->ethernet = ethernet;
-    r->epoch[0].snaplen = snaplen, r->epoch[0].number = epoch;
+    r->epochs.epoch[0].snaplen = snaplen, r->epochs.epoch[0].number = epoch;
     return (PyObject *)r;
 failed:
     Py_DECREF(r);

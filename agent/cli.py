@@ -384,21 +384,29 @@ def _warnings(config: Config) -> list[str]:
 
 
 def _interfaces(_arguments: argparse.Namespace) -> int:
-    from agent.interfaces import InterfaceError, best_interface, list_interfaces
+    from agent.interface_choice import best_interface, why_not
+    from agent.interfaces import InterfaceError, list_interfaces
 
     try:
         found = list_interfaces()
-        best, why = best_interface()
+        best = best_interface(found)
     except InterfaceError as error:
         raise _Complaint(str(error)) from None
     width = max(len(one.name) for one in found)
     for one in found:
-        mark = "*" if one.name == best else " "
-        speed = f"{one.speed_mbps} Mbit/s" if one.speed_mbps else ""
-        usable = "" if one.link_type is not None else "can't be captured"
-        facts = [one.state, speed, one.mac, " ".join(one.addresses), usable]
+        mark = "*" if one.name == best.name else " "
+        facts = [
+            one.state,
+            f"{one.speed_mbps} Mbit/s" if one.speed_mbps else "",
+            f"mtu {one.mtu}",
+            one.driver or one.kind,
+            one.mac,
+            " ".join(one.addresses),
+            f"{one.packets} packets",
+            f"({reason})" if (reason := why_not(one)) else "",
+        ]
         print(f"{mark} {one.name:{width}}  " + "  ".join(fact for fact in facts if fact))
-    print(f"* {best}: {why}")
+    print(f"* {best.name}: {best.why}")
     return EXIT_OK
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.bpf_filter import FilterError, compile_filter
 from agent.identity import Identity
-from agent.interfaces import InterfaceError, list_interfaces
+from agent.interfaces import InterfaceError, InterfaceInfo, list_interfaces
 from agent.link import Link, LinkAway
 from agent.tag_filter import for_socket
 from agent.version import VERSION
@@ -150,7 +150,7 @@ class ControlPoint:
         return {}
 
     async def _interfaces(self, _body: dict[str, Any]) -> dict[str, Any]:
-        found = await asyncio.to_thread(interface_reports)
+        found = interface_reports(await asyncio.to_thread(list_interfaces))
         return {"interfaces": [one.to_map() for one in found]}
 
     async def _check_filter(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -184,11 +184,11 @@ def _judge(text: str, snaplen: int, interface: str | None, link_type: int | None
     return len(for_socket(program, loopback=loopback)) // 8
 
 
-def interface_reports() -> tuple[InterfaceReport, ...]:
-    """The host's interfaces for a report. Raises InterfaceError."""
+def interface_reports(interfaces: list[InterfaceInfo]) -> tuple[InterfaceReport, ...]:
+    """As a report has them."""
     return tuple(
         InterfaceReport(
-            name=one.name.encode(errors="replace")[:128].decode(errors="ignore") or "?",
+            name=report_name(one.name),
             index=one.index,
             state=one.state,
             speed_mbps=one.speed_mbps,
@@ -196,6 +196,12 @@ def interface_reports() -> tuple[InterfaceReport, ...]:
             link_type=one.link_type if one.link_type is not None else 0,
             addresses=tuple(one.addresses[:64]),
             mac=one.mac,
+            driver=one.driver[:64],
         )
-        for one in list_interfaces()[:MAX_INTERFACES]
+        for one in interfaces[:MAX_INTERFACES]
     )
+
+
+def report_name(name: str) -> str:
+    """An interface's name as the wire takes it."""
+    return name.encode(errors="replace")[:128].decode(errors="ignore") or "?"

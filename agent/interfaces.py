@@ -1,12 +1,15 @@
-"""The host's network interfaces, and which of them is the best to capture on, with the reason in words.
+"""The host's network interfaces, as the kernel has them (`agent.interface_choice` picks one).
 
-Read from the kernel by one rtnetlink dump each of links, addresses and IPv4/IPv6 routes (rtnetlink(7)); only the speed
-comes out of /sys, where virtual interfaces have none. No dependency, no per-interface system calls that could race.
+Read by one rtnetlink dump each of links, addresses and IPv4/IPv6 routes (rtnetlink(7)); the driver is asked for by
+ioctl, and only the speed comes out of /sys, where virtual interfaces have none. No dependency.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import ipaddress
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -17,13 +20,17 @@ from pathlib import Path
 _RTM_NEWLINK, _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 16, 18, 22, 26
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_STATS64 = 1, 3, 4, 23
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_STATS64 = 1, 3, 4, 10, 18, 23
+_IFLA_LINK_NETNSID = 37
+_IFLA_INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_OIF, _RTA_PRIORITY, _RTA_TABLE, _RTA_MULTIPATH = 4, 6, 15, 9
+_RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE, _RTA_MULTIPATH = 4, 5, 6, 15, 9
 _RT_TABLE_MAIN = 254
 _RTN_UNICAST = 1
 _IFF_UP, _IFF_LOOPBACK, _IFF_LOWER_UP = 0x1, 0x8, 0x10000
 _RECEIVE_BYTES = 1 << 16
+_SIOCETHTOOL, _ETHTOOL_GDRVINFO = 0x8946, 0x3  # linux/sockios.h, linux/ethtool.h
+_DRIVER_INFORMATION_BYTES = 196
 
 # ARPHRD_ (linux/if_arp.h) → LINKTYPE_, as agent.sources.ring_socket can capture it
 LINKTYPE_OF_HARDWARE = {
@@ -51,6 +58,12 @@ class InterfaceInfo:
     addresses: list[str] = field(default_factory=list)  # "192.0.2.1/24", IPv4 before IPv6
     packets: int = 0  # received and sent since the interface exists
     default_route: int | None = None  # metric of the best default route through it
+    gateway: str = ""  # of that route; "" where it has none (point to point) or several
+    kind: str = ""  # rtnetlink's kind of a virtual interface: "veth", "bridge", "vlan", …; "" for hardware
+    driver: str = ""  # as ethtool -i says; "" where there is none
+    master: str = ""  # the bridge or bond that it is a port of
+    master_index: int = 0  # its index; 0: none
+    peer_elsewhere: bool = False  # the other end of a veth is in another network namespace
 
 
 class InterfaceError(Exception):
@@ -69,36 +82,13 @@ def list_interfaces() -> list[InterfaceInfo]:
     for family in (socket.AF_INET, socket.AF_INET6):
         for _, body in _dump(_RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, *([0] * 8))):
             _add_default_route(found, body)
+    names = {interface.index: interface.name for interface in found.values()}
     for interface in found.values():
+        interface.master = names.get(interface.master_index, "")
+        interface.driver = _driver(interface.name)
         interface.speed_mbps = _speed(interface.name)
         interface.addresses.sort(key=lambda text: ":" in text)
     return [found[index] for index in sorted(found)]
-
-
-def best_interface() -> tuple[str, str]:
-    """(name, why in words): what to capture on when nobody has said. InterfaceError when there is nothing at all.
-
-    The interface of the default route with the lowest metric; else the busiest one that is up; else loopback.
-    """
-    usable = [i for i in list_interfaces() if i.link_type is not None and i.state != "down"]
-    routed = [i for i in usable if i.default_route is not None and i.state == "up"]
-    if routed:
-        best = min(routed, key=lambda i: (i.default_route or 0, -i.packets))
-        others = f", the lowest metric of {len(routed)}" if len(routed) > 1 else ""
-        return best.name, f"it carries the default route{others}"
-    busy = [i for i in usable if not i.loopback and i.state == "up"]
-    if busy:
-        best = max(busy, key=lambda i: i.packets)
-        if len(busy) == 1:
-            return best.name, "it is the only interface that is up (there is no default route)"
-        return (
-            best.name,
-            f"it has carried the most packets of {len(busy)} that are up (there is no default route)",
-        )
-    if usable:
-        best = max(usable, key=lambda i: (i.loopback, i.packets))
-        return best.name, "no other interface is up" if best.loopback else "nothing is plugged in anywhere"
-    raise InterfaceError("this host has no network interface that is up and can be captured on")
 
 
 def _dump(request: int, header: bytes) -> Iterator[tuple[int, bytes]]:
@@ -144,6 +134,10 @@ def _link(body: bytes) -> InterfaceInfo:
     mac = attributes.get(_IFLA_ADDRESS, b"")
     statistics = attributes.get(_IFLA_STATS64, b"")
     packets = sum(struct.unpack_from("=QQ", statistics)) if len(statistics) >= 16 else 0
+    kind = (
+        _attributes(attributes.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+    )
+    (master,) = struct.unpack("=I", attributes.get(_IFLA_MASTER, bytes(4)))
     state = "down" if not flags & _IFF_UP else "up" if flags & _IFF_LOWER_UP else "no carrier"
     return InterfaceInfo(
         name=name,
@@ -154,6 +148,9 @@ def _link(body: bytes) -> InterfaceInfo:
         mac=mac.hex(":") if len(mac) == 6 else "",
         link_type=LINKTYPE_OF_HARDWARE.get(hardware),
         packets=packets,
+        kind=kind,
+        master_index=master,
+        peer_elsewhere=kind == "veth" and _IFLA_LINK_NETNSID in attributes,
     )
 
 
@@ -174,6 +171,8 @@ def _add_default_route(found: dict[int, InterfaceInfo], body: bytes) -> None:
     if prefix or kind != _RTN_UNICAST or table != _RT_TABLE_MAIN:
         return
     (metric,) = struct.unpack("=I", attributes.get(_RTA_PRIORITY, bytes(4)))
+    packed = attributes.get(_RTA_GATEWAY, b"")
+    gateway = str(ipaddress.ip_address(packed)) if len(packed) in (4, 16) else ""
     outputs = [attributes[_RTA_OIF]] if _RTA_OIF in attributes else []
     hops, at = attributes.get(_RTA_MULTIPATH, b""), 0
     while at + 8 <= len(hops):  # struct rtnexthop: u16 length, u8 flags, u8 hops, i32 interface
@@ -184,7 +183,8 @@ def _add_default_route(found: dict[int, InterfaceInfo], body: bytes) -> None:
         (index,) = struct.unpack("=i", output)
         if index in found:
             best = found[index].default_route
-            found[index].default_route = metric if best is None else min(best, metric)
+            if best is None or metric < best:
+                found[index].default_route, found[index].gateway = metric, gateway
 
 
 def _speed(name: str) -> int | None:
@@ -194,3 +194,16 @@ def _speed(name: str) -> int | None:
     except (OSError, ValueError):
         return None
     return speed if 0 < speed < 1 << 31 else None
+
+
+def _driver(name: str) -> str:
+    """The kernel driver's name; "" where it doesn't say. Asked by ioctl: /sys may show another namespace's."""
+    answer = ctypes.create_string_buffer(_DRIVER_INFORMATION_BYTES)
+    struct.pack_into("=I", answer, 0, _ETHTOOL_GDRVINFO)
+    request = struct.pack("@16sP16x", os.fsencode(name), ctypes.addressof(answer))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket.fileno(), _SIOCETHTOOL, request)
+    except OSError:
+        return ""
+    return answer.raw[4:36].split(b"\0")[0].decode(errors="replace")

@@ -36,6 +36,7 @@ from agent.segment import Record
 from agent.session import CaptureSession
 from agent.session_memory import ChainHead
 from agent.settings import Config
+from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP
 from agent.sources.source import FlowRules, PacketSource, SourceError
 from agent.spool import Spool
 from agent.surroundings import Surroundings
@@ -370,6 +371,21 @@ def open_source(
         rate = spec.replay.rate_pps
         file = _permitted(Path(spec.replay.file), config)
         return ReplaySource(file, spec.filter, spec.snaplen, "pace" if rate == 0 else rate)
+    if path.name == NO_PATH:
+        raise SourceError("this host has no way to capture", path.reason)
+    if path.name == THROUGH_LIBPCAP:
+        from agent.sources.pcap import PcapSource
+
+        return PcapSource(
+            spec.interface,
+            spec.filter,
+            spec.snaplen,
+            spec.promiscuous,
+            own_traffic,
+            buffer_bytes=config.ring_bytes,
+            timeout_ms=config.ring_retire_ms,
+            flows=flows,
+        )
     from agent.sources.ring import RingSource
 
     try:

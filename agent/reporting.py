@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from agent import resources
-from agent.control import interface_reports
+from agent.control import interface_reports, report_name
 from agent.desired import DesiredState
 from agent.ebpf.loading import CapturePath
 from agent.identity import Identity
-from agent.interfaces import InterfaceError
+from agent.interface_choice import Choice, best_interface
+from agent.interfaces import InterfaceError, list_interfaces
 from agent.link import Link, LinkAway
 from agent.publisher import Publisher
 from agent.reconcile import Reconciler
@@ -36,7 +37,7 @@ REPORT_EVERY_S = 30.0
 HEARTBEAT_EVERY_S = 5.0
 _SETTLE_S = 0.05
 """Changes that come together go into one report."""
-_CAPABILITIES = ("ring", "replay", "promiscuous", "filter-swap", "lane-bulk", "lane-prio", "zstd")
+_CAPABILITIES = ("replay", "promiscuous", "filter-swap", "lane-bulk", "lane-prio", "zstd")
 
 
 class Reporter:
@@ -105,10 +106,10 @@ class Reporter:
     async def send_report(self) -> None:
         """One report now; nothing when there is no connection."""
         self.revision += 1
-        report = self._report(await asyncio.to_thread(_interfaces))
+        report = self._report(*await asyncio.to_thread(_interfaces))
         await self._send(report_subject(self._identity.name), Domain.REPORT, report.to_map())
 
-    def _report(self, interfaces: tuple[InterfaceReport, ...]) -> Report:
+    def _report(self, interfaces: tuple[InterfaceReport, ...], best: Choice | None) -> Report:
         system = platform.uname()
         path = self._capture_path
         return Report(
@@ -125,8 +126,10 @@ class Reporter:
             desired_revision=self._desired.revision,
             capture_path=path.name,
             capture_path_reason=_one_line(path.reason),
-            capabilities=(*_CAPABILITIES, "count-filtered") if path.counts_filtered else _CAPABILITIES,
+            capabilities=(*path.capabilities, *_CAPABILITIES),
             interfaces=interfaces,
+            best_interface=report_name(best.name) if best is not None else "",
+            best_interface_reason=best.why if best is not None else "",
             clock=self._clock(),
             sessions=tuple(session.report() for session in self._sessions.sessions.values()),
         )
@@ -223,12 +226,17 @@ class Reporter:
         return True
 
 
-def _interfaces() -> tuple[InterfaceReport, ...]:
+def _interfaces() -> tuple[tuple[InterfaceReport, ...], Choice | None]:
+    """The host's interfaces and the one to suggest; None when there is none to capture on."""
     try:
-        return interface_reports()
+        found = list_interfaces()
     except InterfaceError as error:
         log.warning("interfaces can't be listed: %s", error)
-        return ()
+        return (), None
+    try:
+        return interface_reports(found), best_interface(found)
+    except InterfaceError:
+        return interface_reports(found), None
 
 
 def _one_line(text: str) -> str:

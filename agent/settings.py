@@ -164,16 +164,18 @@ class Config:
         "auto",
         "capture.path",
         Kind.CHOICE,
-        "How packets are filtered in the kernel: eBPF programs compiled by BCC, the same out of an object compiled "
-        "ahead of time, or classic BPF, which can't count what it turns away. `auto` takes the first that works; any "
-        "other allows only that one.",
-        choices=("auto", "bcc", "object", "classic"),
+        "How packets are taken and filtered. On an AF_PACKET ring: with eBPF programs compiled by BCC (`bcc`), the "
+        "same out of an object compiled ahead of time (`object`), or classic BPF, which can't count what it turns away "
+        "(`classic`). Through libpcap: `pcap`. `auto` takes the first that works (libpcap only where there is no "
+        "AF_PACKET); any other allows only that one.",
+        choices=("auto", "bcc", "object", "classic", "pcap"),
     )
     ring_bytes: int = _setting(
         32 * MIB,
         "ring.bytes",
         Kind.SIZE,
-        "The kernel's ring per session: what may arrive while the agent has no CPU. Counts as resident memory.",
+        "The kernel's ring (or libpcap's buffer) per session: what may arrive while the agent has no CPU. Counts as "
+        "resident memory.",
         unit="bytes",
         bounds=(1 * MIB, 1 * GIB),
     )

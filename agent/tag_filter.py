@@ -60,10 +60,11 @@ class _Op:
     if_false: int | None = None
 
 
-def for_socket(program: Program, *, loopback: bool) -> bytes:
+def for_socket(program: Program, *, loopback: bool, tags_beside: bool = True) -> bytes:
     """The program to attach to a socket; FilterError when it grows beyond what the kernel takes.
 
     `loopback`: turn away what leaves, for every packet passes a loopback interface twice (as libpcap does).
+    `tags_beside`: the socket sees frames without their outer tag, as Linux' do; elsewhere a frame comes whole.
     """
     source = [_INSTRUCTION.unpack_from(program.code, at) for at in range(0, len(program.code), 8)]
     prologue: list[tuple[int, int, int, int]] = []
@@ -71,7 +72,12 @@ def for_socket(program: Program, *, loopback: bool) -> bytes:
         prologue += [(_LD_ABS, 0, 0, _PKTTYPE), (_JEQ, 0, 1, _PACKET_OUTGOING), (_RET, 0, 0, 0)]
     plain = [(code, jt, jf, _kept(code, k)) for code, jt, jf, k in source]
     tagged: list[tuple[int, int, int, int]] = []
-    if program.link_type == LINKTYPE_ETHERNET and not loopback and any(map(_depends_on_tag, source)):
+    if (
+        program.link_type == LINKTYPE_ETHERNET
+        and not loopback
+        and tags_beside
+        and any(map(_depends_on_tag, source))
+    ):
         tagged = _translate(source)
         prologue += [(_LD_ABS, 0, 0, _VLAN_PRESENT), (_JEQ, 1, 0, 0), (_JA, 0, 0, len(plain))]
     whole = prologue + plain + tagged

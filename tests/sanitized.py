@@ -22,7 +22,7 @@ class Unavailable(RuntimeError):
 
 
 def build(root: Path, tree: Path) -> Path:
-    """Copy the sources to `tree`, build both extensions in place there, and see that they are the ones loaded."""
+    """Copy the sources to `tree`, build the extensions in place there, and see that they are the ones loaded."""
     runtimes()
     shutil.rmtree(tree, ignore_errors=True)
     leave_out = shutil.ignore_patterns("*.so", "__pycache__", ".*_cache")
@@ -33,9 +33,10 @@ def build(root: Path, tree: Path) -> Path:
         if (root / name).is_file():
             shutil.copy(root / name, tree / name)
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], tree, {**os.environ, "CFLAGS": FLAGS})
-    probe = "import agent._tpacket as a, wire._columns as w; print(a.__file__, w.__file__)"
+    names = ("agent._libpcap", "agent._tpacket", "wire._columns")
+    probe = f"import importlib; print([importlib.import_module(name).__file__ for name in {names}])"
     loaded = run([sys.executable, "-P", "-c", probe], tree, {**os.environ, **environment(tree)})
-    if loaded.count(str(tree)) != 2:
+    if loaded.count(str(tree)) != len(names):
         raise AssertionError(f"the sanitized extensions are not the ones imported: {loaded}")
     return tree
 

@@ -32,6 +32,8 @@ class InterfaceReport:
     addresses: tuple[str, ...] = ()
     """With prefix length, as in 10.0.0.1/24."""
     mac: str = ""
+    driver: str = ""
+    """The kernel driver's name; "": unknown, or an agent that doesn't tell."""
 
     def to_map(self) -> dict[str, Any]:
         """As a map for CBOR or JSON."""
@@ -44,6 +46,7 @@ class InterfaceReport:
             "link_type": self.link_type,
             "addresses": list(self.addresses),
             "mac": self.mac,
+            **({"driver": self.driver} if self.driver else {}),
         }
 
     @classmethod
@@ -58,6 +61,7 @@ class InterfaceReport:
             link_type=fields.integer(map_, "link_type", 0, 65535),
             addresses=tuple(fields.texts(map_, "addresses", max_length=MAX_ADDRESSES, max_bytes=64)),
             mac=fields.text(map_, "mac", max_bytes=64),
+            driver=fields.optional(map_, "driver", fields.text, max_bytes=64) or "",
         )
 
 
@@ -165,6 +169,10 @@ class Report:
     """Why not the better way."""
     capabilities: tuple[str, ...] = ()
     interfaces: tuple[InterfaceReport, ...] = ()
+    best_interface: str = ""
+    """The one that a person would capture on; "": none, or an agent that doesn't tell."""
+    best_interface_reason: str = ""
+    """Why, in words that go behind its name: "it carries the default route"."""
     clock: Clock
     sessions: tuple[SessionReport, ...] = ()
 
@@ -186,6 +194,14 @@ class Report:
             "capture_path_reason": self.capture_path_reason,
             "capabilities": list(self.capabilities),
             "interfaces": [interface.to_map() for interface in self.interfaces],
+            **(
+                {
+                    "best_interface": self.best_interface,
+                    "best_interface_reason": self.best_interface_reason,
+                }
+                if self.best_interface
+                else {}
+            ),
             "clock": self.clock.to_map(),
             "sessions": [session.to_map() for session in self.sessions],
         }
@@ -212,6 +228,11 @@ class Report:
                 InterfaceReport.from_map(one)
                 for one in fields.maps(map_, "interfaces", max_length=MAX_INTERFACES)
             ),
+            best_interface=fields.optional(map_, "best_interface", fields.text, max_bytes=128) or "",
+            best_interface_reason=fields.optional(
+                map_, "best_interface_reason", fields.text, max_bytes=MAX_REASON_BYTES
+            )
+            or "",
             clock=Clock.from_map(fields.submap(map_, "clock")),
             sessions=tuple(
                 SessionReport.from_map(one)

@@ -1,4 +1,5 @@
-"""Which way packets are judged on this host, and why: eBPF loaded by BCC, eBPF out of an object, or classic BPF.
+"""Which way packets are taken and judged on this host, and why: on a ring by eBPF that BCC loads, eBPF out of an object
+or classic BPF; or through libpcap.
 
 bpf/loader.py does the loading in a process of its own, which ends when it has handed its descriptors over: BCC's
 compiler takes 125 MB for a quarter of a second, and not in the agent. Each capture gets programs and maps of its own.
@@ -19,6 +20,7 @@ from pathlib import Path
 from agent.ebpf.contract import MAPS, PROGRAMS
 from agent.ebpf.kernel import KernelRefused
 from agent.ebpf.programs import ProgramSet, WrongPrograms
+from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP, ring_or_libpcap
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ PYTHON_OF_BCC = "/usr/bin/python3"
 """BCC belongs to the distribution's Python, never to the agent's environment (PyPI's `bcc` is something else)."""
 WAYS = ("bcc", "object")
 CLASSIC = "classic"
-CHOICES = ("auto", *WAYS, CLASSIC)
+CHOICES = ("auto", *WAYS, CLASSIC, "pcap")
 
 _ANSWER_S = 30.0
 """Compiling takes a quarter of a second; on a host that is starting up everything takes longer."""
@@ -43,14 +45,17 @@ class CapturePath:
     """How captures of this agent judge packets. `open` is for the sessions' threads; one loads at a time."""
 
     def __init__(self, choice: str = "auto", *, loader: Path = LOADER) -> None:
-        """choice: "auto" tries the ways in the order of WAYS; one of them, or CLASSIC, allows only that."""
+        """choice: "auto" tries the ways in the order of WAYS; one of them, CLASSIC or "pcap" allows only that."""
         if choice not in CHOICES:
             raise ValueError(f"{choice!r} is none of {CHOICES}")
-        self.name = "af_packet+cbpf"
-        """As reported: af_packet+ebpf, or af_packet+cbpf for classic BPF."""
+        self.name, elsewhere = ring_or_libpcap(choice)
+        """As reported: af_packet+ebpf, af_packet+cbpf for classic BPF, libpcap+cbpf, or none."""
         self.reason = (
             "classic BPF, as this agent's configuration says" if choice == CLASSIC else "not tried yet"
         )
+        self._on_a_ring = not elsewhere
+        if elsewhere:
+            self.reason = elsewhere
         self._choice = choice
         self._loader = loader
         self._lock = threading.Lock()
@@ -58,6 +63,13 @@ class CapturePath:
     @property
     def counts_filtered(self) -> bool:
         return self.name == "af_packet+ebpf"
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """As the report lists them, with what else the agent can do."""
+        if not self._on_a_ring:
+            return ("libpcap",) if self.name == THROUGH_LIBPCAP else ()
+        return ("ring", "count-filtered") if self.counts_filtered else ("ring",)
 
     def probe(self) -> None:
         """Find out by doing it once, so that `name` and `reason` are true before the first session."""
@@ -68,14 +80,19 @@ class CapturePath:
             return
         if programs is not None:
             programs.close()
-        log.info("captures by %s: %s", self.name, self.reason)
+        log.log(
+            logging.ERROR if self.name == NO_PATH else logging.INFO,
+            "captures by %s: %s",
+            self.name,
+            self.reason,
+        )
 
     def open(self) -> ProgramSet | None:
         """Programs and maps for one capture; None: classic BPF is the way.
 
         CannotLoad when the configuration allows only a way that isn't open.
         """
-        if self._choice == CLASSIC:
+        if self._choice == CLASSIC or not self._on_a_ring:
             return None
         with self._lock:
             refusals = []

@@ -1,42 +1,15 @@
-"""Live packets of one interface, out of the kernel's ring.
-
-The hot path is one C call per batch (`agent._tpacket.Ring.read`); everything here happens per batch, per filter
-change or per mishap. A session's stop that loses nothing is: `pause`, then `read_batch` until `statistics().in_ring`
-is 0, then `close`. What is still in the ring at `close` counts as dropped_ring.
-"""
+"""Live packets of one interface, out of the kernel's ring: one C call per batch (`agent._tpacket.Ring.read`)."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import errno
 import functools
-import logging
-import os
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from agent import _tpacket
-from agent.bpf_filter import FilterError
 from agent.ebpf.programs import ProgramSet
-from agent.ebpf.translate import NotAsEbpf
-from agent.own_traffic import own_traffic_table
+from agent.sources.live import LiveSource
 from agent.sources.ring_socket import RingSocket
-from agent.sources.socket_filter import ClassicSocketFilter, EbpfSocketFilter, Prepared, SocketFilter
-from agent.sources.source import (
-    CLOCK_HOST,
-    EVERYTHING,
-    BatchBuffer,
-    FlowRules,
-    SourceError,
-    SourceStatistics,
-)
-from agent.tag_filter import REJECT_ALL
-
-log = logging.getLogger(__name__)
+from agent.sources.socket_filter import ClassicSocketFilter, EbpfSocketFilter
+from agent.sources.source import EVERYTHING, FlowRules
 
 RING_BYTES = 32 * 1024 * 1024
 BLOCK_BYTES = 256 * 1024
@@ -44,35 +17,13 @@ BLOCK_BYTES = 256 * 1024
 128 of them ride out a stall of half a second, fewer and larger ones don't."""
 RETIRE_MS = 4
 
-SWAP_DELAY_S = 0.02
-"""A packet is stamped when it arrives and judged when the processor gets to it, under load some milliseconds later. So
-a filter change announces its interval first and replaces the filter this much later: packets stamped before the
-interval have all been judged by then."""
-_COUNT_EVERY_S = 60.0  # the kernel's counters have 32 bits
-_REOPEN_EVERY_S = 1.0
 
+class RingSource(LiveSource):
+    """A `PacketSource` over a TPACKET_V3 ring. Opening it needs CAP_NET_RAW.
 
-@dataclass(slots=True)
-class _Totals:
-    """What sockets that are closed have counted."""
-
-    received: int = 0
-    dropped: int = 0
-    captured: int = 0
-    own: int = 0
-    invalid: int = 0
-
-
-class RingSource:
-    """A `PacketSource`. Opening it needs CAP_NET_RAW; SourceError or FilterError say what is wrong otherwise.
-
-    `own_traffic`: (IP address, port) pairs whose packets are counted and left out. `block_bytes`: a multiple of the
-    page size. `programs`: those of bpf/capture.c, taken over; None: classic BPF judges. The interface may go down, or
-    vanish and come back: `notice` says so meanwhile, and packets go on by themselves.
+    `block_bytes`: a multiple of the page size. `programs`: those of bpf/capture.c, taken over; None: classic BPF
+    judges. See `LiveSource` for the rest.
     """
-
-    clock_source: Literal["host", "file"] = CLOCK_HOST
-    finished = False
 
     def __init__(
         self,
@@ -88,10 +39,7 @@ class RingSource:
         programs: ProgramSet | None = None,
         flows: FlowRules = EVERYTHING,
     ) -> None:
-        self.interface = interface
-        self.snaplen = snaplen
-        self.epoch = 0
-        self._open = functools.partial(
+        open_socket = functools.partial(
             RingSocket,
             interface,
             ring_bytes=ring_bytes,
@@ -99,253 +47,5 @@ class RingSource:
             retire_ms=retire_ms,
             promiscuous=promiscuous,
         )
-        self._own = own_traffic_table(own_traffic)
-        self._past = _Totals()
-        self._notice: str | None = None
-        self._paused = False
-        self._closed = False
-        self._fatal: SourceError | None = None
-        # `_changing` is held for a filter change, `_reading` for a whole read; `_control` for moments, after those.
-        self._reading = threading.Lock()
-        self._changing = threading.Lock()
-        self._control = threading.Lock()
-        self._counted_s = self._looked_s = time.monotonic()
-        self._filter: SocketFilter = ClassicSocketFilter() if programs is None else EbpfSocketFilter(programs)
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._filter.close)
-            self._socket = self._open()
-            undo.callback(self._socket.close)
-            self.link_type = self._socket.link_type
-            self._filter, self._prepared = self._prepare(filter_text, snaplen, flows)
-            undo.callback(self._prepared.close)
-            try:
-                self._filter.put(self._prepared, self._socket)
-                self._socket.start(snaplen, 0)
-            except OSError as error:
-                raise _refused(error) from None
-            undo.pop_all()
-        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._look_after_interface()
-
-    @property
-    def notice(self) -> str | None:
-        return self._notice
-
-    def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int) -> int:
-        """See `PacketSource.read_batch`."""
-        if buffer.data_capacity_bytes < self.snaplen:
-            raise ValueError(
-                f"a buffer of {buffer.data_capacity_bytes} bytes can't hold a packet of {self.snaplen}"
-            )
-        buffer.packets = buffer.data_bytes = 0
-        with self._reading:
-            if self._closed:
-                raise SourceError(f"the capture on {self.interface} is closed")
-            if self._fatal is not None:
-                raise self._fatal
-            packets, data_bytes, end, epoch, snaplen = self._socket.ring.read(
-                self._socket.fileno(),
-                self._wake_fd,
-                self._own,
-                (
-                    buffer.timestamp_ns,
-                    buffer.captured_bytes,
-                    buffer.original_bytes,
-                    buffer.flags,
-                    buffer.data,
-                ),
-                linger_ns,
-                wait_ms * 1_000_000,
-            )
-            if end == _tpacket.END_ERROR or self._notice is not None:
-                self._look_after_interface(drained=packets == 0)
-            if time.monotonic() - self._counted_s > _COUNT_EVERY_S:
-                self.statistics()
-        buffer.packets, buffer.data_bytes = packets, data_bytes
-        buffer.interface, buffer.link_type = self.interface, self.link_type
-        buffer.snaplen, buffer.filter_epoch = snaplen, epoch
-        return packets
-
-    def apply(self, filter_text: str, snaplen: int, flows: FlowRules = EVERYTHING) -> tuple[int, int]:
-        """See `PacketSource.apply`. Takes SWAP_DELAY_S. While paused the new filter waits for `resume`."""
-        with self._changing:
-            self._check_open()
-            judge, prepared = self._prepare(filter_text, snaplen, flows)
-            try:
-                start_ns, end_ns = self._exchange(judge, prepared, snaplen)
-            except BaseException:
-                prepared.close()
-                raise
-        self.wake()
-        return start_ns, end_ns
-
-    def _prepare(self, text: str, snaplen: int, flows: FlowRules) -> tuple[SocketFilter, Prepared]:
-        """Compiled for the way in use, or for classic BPF where the kernel takes this filter only so."""
-        try:
-            return self._filter, self._filter.prepare(text, snaplen, flows, self._socket)
-        except NotAsEbpf as reason:
-            log.warning("%s: classic BPF judges from here on, uncounted: %s", self.interface, reason)
-            classic = ClassicSocketFilter()
-            return classic, classic.prepare(text, snaplen, flows, self._socket)
-
-    def _exchange(self, judge: SocketFilter, prepared: Prepared, snaplen: int) -> tuple[int, int]:
-        with self._control:
-            start_ns, ring = time.time_ns(), self._socket.ring
-            ring.swap(start_ns, snaplen, self.epoch + 1)
-        if not self._paused:
-            time.sleep(SWAP_DELAY_S)
-        with self._control:
-            if self._socket.ring is not ring:  # the interface came back meanwhile
-                ring = self._socket.ring
-                ring.swap(time.time_ns(), snaplen, self.epoch + 1)
-            try:
-                if not self._paused:
-                    judge.put(prepared, self._socket)
-            except OSError as error:
-                ring.swap(time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
-                ring.swapped(time.time_ns())
-                raise _refused(error) from None
-            end_ns = time.time_ns()
-            ring.swapped(end_ns)
-            self._prepared.close()
-            if judge is not self._filter:
-                self._filter.close()
-            self._filter, self._prepared = judge, prepared
-            self.snaplen, self.epoch = snaplen, self.epoch + 1
-        return start_ns, end_ns
-
-    def leave_out(self, own_traffic: list[tuple[str, int]]) -> None:
-        """See `PacketSource.leave_out`. In force from the next `read_batch` on."""
-        self._own = own_traffic_table(own_traffic)
-
-    def pause(self) -> None:
-        """See `PacketSource.pause`."""
-        with self._control:
-            self._check_open()
-            self._socket.attach(REJECT_ALL)
-            self._paused = True
-
-    def resume(self) -> None:
-        """See `PacketSource.resume`."""
-        with self._control:
-            self._check_open()
-            self._filter.put(self._prepared, self._socket)
-            self._paused = False
-
-    def statistics(self) -> SourceStatistics:
-        """See `PacketSource.statistics`."""
-        with self._control:
-            captured, own, invalid = (
-                self._socket.ring.counters()
-            )  # before the kernel's: in_ring can't go negative
-            if not self._closed:
-                self._socket.count()
-                self._counted_s = time.monotonic()
-            past, sock = self._past, self._socket
-            left_out = self._filter.left_out(final=self._closed)
-            received, dropped = past.received + sock.received, past.dropped + sock.dropped
-            statistics = SourceStatistics(
-                received=received,
-                dropped_ring=dropped,
-                own_traffic=past.own + own,
-                dropped_invalid=past.invalid + invalid,
-                captured=past.captured + captured,
-                filtered=left_out.filtered,
-                sampled_out=left_out.sampled_out,
-                cut_off=left_out.cut_off,
-            )
-            if self._closed and statistics.in_ring:
-                return _with_dropped(statistics)
-            return statistics
-
-    def wake(self) -> None:
-        """See `PacketSource.wake`."""
-        with self._control:
-            if not self._closed:
-                os.eventfd_write(self._wake_fd, 1)
-
-    def close(self) -> None:
-        """See `PacketSource.close`."""
-        with self._changing:  # a change under way is carried through
-            self.wake()
-            self._close()
-
-    def _close(self) -> None:
-        with self._reading, self._control:
-            if not self._closed:
-                self._closed = True
-                self._socket.close()
-                self._prepared.close()
-                self._filter.close()
-                os.close(self._wake_fd)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SourceError(f"the capture on {self.interface} is closed")
-
-    def _look_after_interface(self, *, drained: bool = False) -> None:
-        """Say in `notice` what keeps packets from coming; open a new ring when a vanished interface is back."""
-        with self._control:
-            failure = self._socket.take_error()
-            trouble = self._socket.trouble()
-            if trouble is None:
-                self._notice = None
-                if failure not in (0, errno.ENETDOWN):
-                    self._notice = f"{self.interface}: {os.strerror(failure)}"
-            elif trouble == "down":
-                self._notice = (
-                    f"interface {self.interface} is down; packets go on when it comes up "
-                    f"(ip link set {self.interface} up)"
-                )
-            else:
-                self._notice = f"interface {self.interface} was removed; packets go on when it exists again"
-                if drained and time.monotonic() - self._looked_s > _REOPEN_EVERY_S:
-                    self._looked_s = time.monotonic()
-                    self._reopen()
-
-    def _reopen(self) -> None:
-        """The interface of that name may be another one now: a new socket, whose counts go on where the old ended."""
-        try:
-            fresh = self._open()
-        except SourceError:
-            return
-        if fresh.link_type != self.link_type:
-            fresh.close()
-            self._fatal = SourceError(
-                f"interface {self.interface} came back with link type {fresh.link_type} instead of {self.link_type}",
-                "Start a new session on it",
-            )
-            return
-        try:
-            if self._paused:
-                fresh.attach(REJECT_ALL)
-            else:
-                self._filter.put(self._prepared, fresh)
-            fresh.start(self.snaplen, self.epoch)
-        except OSError:
-            fresh.close()
-            return  # gone again
-        old, past = self._socket, self._past
-        captured, own, invalid = old.ring.counters()
-        old.close()
-        past.received += old.received
-        past.captured += captured
-        past.own += own
-        past.invalid += invalid
-        past.dropped += old.received - captured - own - invalid  # the ring's drops, and what was still in it
-        self._socket = fresh
-        self._notice = None
-
-
-def _with_dropped(statistics: SourceStatistics) -> SourceStatistics:
-    """The books of a closed ring: what nobody read in time is lost with it."""
-    return dataclasses.replace(statistics, dropped_ring=statistics.dropped_ring + statistics.in_ring)
-
-
-def _refused(error: OSError) -> FilterError:
-    if error.errno == errno.ENOMEM:
-        return FilterError(
-            "the kernel has no room for a filter this long. "
-            "Shorten it, or raise the limit: sysctl -w net.core.optmem_max=1048576"
-        )
-    return FilterError(f"the kernel refused the filter: {error.strerror}")
+        judge = ClassicSocketFilter() if programs is None else EbpfSocketFilter(programs)
+        super().__init__(interface, filter_text, snaplen, own_traffic, open_socket, judge, flows)

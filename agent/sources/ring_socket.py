@@ -51,6 +51,8 @@ _ARPHRD_LOOPBACK = 772
 class RingSocket:
     """One socket and its ring; every option is set, nothing is read. Not thread-safe but for `attach`."""
 
+    tags_beside = True
+
     def __init__(
         self, interface: str, *, ring_bytes: int, block_bytes: int, retire_ms: int, promiscuous: bool
     ) -> None:
@@ -109,7 +111,7 @@ class RingSocket:
     def _set_up(self, retire_ms: int, promiscuous: bool) -> None:
         sock = self._socket
         sock.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMP_RECEIVED | _STAMP_REPORT)
+        stamp_early(sock)
         blocks = self._ring_bytes // self._block_bytes
         request = struct.pack(
             "=7I", self._block_bytes, blocks, _FRAME_BYTES, self._ring_bytes // _FRAME_BYTES, retire_ms, 0, 0
@@ -133,9 +135,7 @@ class RingSocket:
 
     def attach(self, program: bytes) -> None:
         """Replace the filter: atomic in the kernel, packets under judgement finish with the old one."""
-        code = ctypes.create_string_buffer(program, len(program))
-        header = struct.pack("@HP", len(program) // _INSTRUCTION_BYTES, ctypes.addressof(code))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+        attach_filter(self._socket, program)
 
     def attach_ebpf(self, descriptor: int) -> None:
         """The same with a loaded eBPF program (Linux 3.19)."""
@@ -152,23 +152,18 @@ class RingSocket:
         self.received += packets
         self.dropped += drops
 
-    def take_error(self) -> int:
-        """The pending error of the socket (errno, 0 = none), which this clears."""
-        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    def take_error(self) -> str | None:
+        """See `LiveSocket.take_error`. That the interface is down isn't one: `trouble` says so."""
+        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return os.strerror(error) if error not in (0, errno.ENETDOWN) else None
 
     def trouble(self) -> str | None:
         """Why no packets can come now: "down" or "removed"; None when the interface is there and up."""
-        request = struct.pack("=16si20x", b"", self.index)
-        try:
-            name = fcntl.ioctl(self._socket.fileno(), _SIOCGIFNAME, request)[:16]
-            (flags,) = struct.unpack_from("=H", self._ask(_SIOCGIFFLAGS, name), 16)
-        except OSError:
-            return "removed"
-        return None if flags & _IFF_UP else "down"
+        return interface_trouble(self._socket, self.index)
 
-    def _ask(self, request: int, name: bytes | None = None) -> bytes:
-        encoded = os.fsencode(self.interface) if name is None else name
-        if len(encoded) > 16 or (name is None and not 0 < len(encoded) < 16):
+    def _ask(self, request: int) -> bytes:
+        encoded = os.fsencode(self.interface)
+        if not 0 < len(encoded) < 16:
             raise OSError(errno.ENODEV, "not an interface name")
         return fcntl.ioctl(self._socket.fileno(), request, struct.pack("=16s24x", encoded))
 
@@ -183,3 +178,34 @@ class RingSocket:
             self.count()
             self._mapping.close()  # it holds a descriptor of its own: the kernel frees the ring when both are closed
         self._socket.close()
+
+
+def attach_filter(packet_socket: socket.socket, program: bytes) -> None:
+    """Replace a socket's filter: atomic in the kernel, packets under judgement finish with the old one."""
+    code = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("@HP", len(program) // _INSTRUCTION_BYTES, ctypes.addressof(code))
+    packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+
+
+def stamp_early(packet_socket: socket.socket) -> None:
+    """Ask for the stamp of the moment when a packet enters the stack (see the module)."""
+    packet_socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMP_RECEIVED | _STAMP_REPORT)
+
+
+def is_loopback(packet_socket: socket.socket, interface: str) -> bool:
+    """Is this a loopback interface, which every packet passes twice?"""
+    answer = fcntl.ioctl(
+        packet_socket.fileno(), _SIOCGIFHWADDR, struct.pack("=16s24x", os.fsencode(interface))
+    )
+    return bool(struct.unpack_from("=H", answer, 16)[0] == _ARPHRD_LOOPBACK)
+
+
+def interface_trouble(packet_socket: socket.socket, index: int) -> str | None:
+    """Why no packets can come from interface `index` of the socket's namespace: "down" or "removed"; None: it is up."""
+    try:
+        name = fcntl.ioctl(packet_socket.fileno(), _SIOCGIFNAME, struct.pack("=16si20x", b"", index))[:16]
+        answer = fcntl.ioctl(packet_socket.fileno(), _SIOCGIFFLAGS, struct.pack("=16s24x", name))
+    except OSError:
+        return "removed"
+    (flags,) = struct.unpack_from("=H", answer, 16)
+    return None if flags & _IFF_UP else "down"

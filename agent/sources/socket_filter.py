@@ -7,13 +7,15 @@ refused changes nothing. `put` makes it the one in force, atomically, on the soc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agent.bpf_filter import FilterError, compile_filter
-from agent.ebpf.programs import Filter, ProgramSet, Settings
-from agent.sources.ring_socket import RingSocket
+from agent.sources.live_socket import LiveSocket
 from agent.sources.source import FlowRules
 from agent.tag_filter import KEEP_AT_LEAST, LINKTYPE_ETHERNET, for_socket
+
+if TYPE_CHECKING:  # eBPF is Linux' alone, classic BPF isn't
+    from agent.ebpf.programs import Filter, ProgramSet
 
 _ETHERNET_BYTES = 14
 
@@ -38,11 +40,11 @@ class Prepared(Protocol):
 class SocketFilter(Protocol):
     """One capture's filter, through all sockets that it may come to have."""
 
-    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: RingSocket) -> Prepared:
+    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> Prepared:
         """Compile. FilterError with the reason when libpcap refuses; NotAsEbpf when only classic BPF will do."""
         ...
 
-    def put(self, prepared: Prepared, sock: RingSocket) -> None:
+    def put(self, prepared: Prepared, sock: LiveSocket) -> None:
         """Put in force on an open socket. OSError: the one before stays in force."""
         ...
 
@@ -68,7 +70,7 @@ class ClassicProgram:
 class ClassicSocketFilter:
     """SO_ATTACH_FILTER: works on every kernel, and counts only what passed."""
 
-    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: RingSocket) -> ClassicProgram:
+    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> ClassicProgram:
         if flows.needed:
             raise FilterError(
                 "flow cut-off and sampling need eBPF, and this capture is judged by classic BPF. "
@@ -76,7 +78,7 @@ class ClassicSocketFilter:
             )
         return ClassicProgram(_compiled(text, snaplen, sock))
 
-    def put(self, prepared: Prepared, sock: RingSocket) -> None:
+    def put(self, prepared: Prepared, sock: LiveSocket) -> None:
         assert isinstance(prepared, ClassicProgram)
         sock.attach(prepared.code)
 
@@ -95,7 +97,9 @@ class EbpfSocketFilter:
         self._programs = programs
         self._left_out = (0, 0, 0)
 
-    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: RingSocket) -> Filter:
+    def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> Filter:
+        from agent.ebpf.programs import Settings
+
         settings = Settings(
             cutoff_bytes=flows.cutoff_bytes or 0,
             kept_bytes=max(snaplen, KEEP_AT_LEAST),
@@ -105,8 +109,12 @@ class EbpfSocketFilter:
         )
         return self._programs.filter_of(_compiled(text, snaplen, sock), settings)
 
-    def put(self, prepared: Prepared, sock: RingSocket) -> None:
+    def put(self, prepared: Prepared, sock: LiveSocket) -> None:
+        from agent.ebpf.programs import Filter
+        from agent.sources.ring_socket import RingSocket
+
         assert isinstance(prepared, Filter)
+        assert isinstance(sock, RingSocket)
         self._programs.use(prepared)
         sock.attach_ebpf(self._programs.entry)
 
@@ -127,5 +135,7 @@ class EbpfSocketFilter:
         self._programs.close()
 
 
-def _compiled(text: str, snaplen: int, sock: RingSocket) -> bytes:
-    return for_socket(compile_filter(text, sock.link_type, snaplen), loopback=sock.loopback)
+def _compiled(text: str, snaplen: int, sock: LiveSocket) -> bytes:
+    return for_socket(
+        compile_filter(text, sock.link_type, snaplen), loopback=sock.loopback, tags_beside=sock.tags_beside
+    )

@@ -146,6 +146,8 @@ class AgentChoice:
     reason: str
     interfaces: tuple[InterfaceReport, ...]
     best: str
+    why: str
+    """Why it is the best, as the agent says ("it …"); "" when the agent doesn't say."""
     chosen: str
 
 
@@ -159,12 +161,14 @@ def choices(hub: Hub, form: StartForm) -> list[AgentChoice]:
 
 def _choice(status: AgentStatus, chosen: str) -> AgentChoice:
     interfaces = status.report.interfaces if status.report else ()
-    best = best_interface(interfaces)
-    return AgentChoice(status.id, status.state, status.reason, interfaces, best, chosen or best)
+    best, why = best_interface(interfaces), ""
+    if status.report and status.report.best_interface in (one.name for one in interfaces):
+        best, why = status.report.best_interface, status.report.best_interface_reason
+    return AgentChoice(status.id, status.state, status.reason, interfaces, best, why, chosen or best)
 
 
 def best_interface(interfaces: tuple[InterfaceReport, ...]) -> str:
-    """The interface most likely meant: up, with an address, physical rather than virtual, fast. "" without any."""
+    """A guess where the agent doesn't say: up, with an address, physical rather than virtual, fast. "" without any."""
 
     def merit(interface: InterfaceReport) -> tuple[bool, bool, bool, int, int]:
         routable = [a for a in interface.addresses if not a.startswith(("127.", "::1", "fe80:"))]

@@ -129,11 +129,22 @@ def spec(letter: str = "a", **changes: Any) -> SessionSpec:
     return SessionSpec(id=letter * 26, interface="veth0", filter=f"udp port {PORT}", **changes)
 
 
-async def test_a_session_from_start_to_stop(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("path", "name", "why"),
+    [("classic", "af_packet+cbpf", "configuration says"), ("pcap", "libpcap+cbpf", "libpcap version")],
+)
+async def test_a_session_from_start_to_stop(lab: Lab, path: str, name: str, why: str) -> None:
     one = spec()
     await lab.home.declare(lab.hub, 1, one)
-    lab.home.start()
+    config = lab.home.directory / "agent.yaml"
+    config.write_text(f"capture: {{path: {path}}}\n")
+    lab.home.start("run", "--config", str(config))
     await lab.state(one.id, "running")
+    assert lab.reports[-1].capture_path == name
+    assert why in lab.reports[-1].capture_path_reason
+    assert lab.reports[-1].best_interface == "veth0"
+    assert "only interface that is up" in lab.reports[-1].best_interface_reason
+    assert {one.name: one.driver for one in lab.reports[-1].interfaces}["veth0"] == "veth"
     lab.send(100)
     lab.send(10, OTHER_PORT)
     await lab.stored(one.id, 100)

@@ -175,7 +175,14 @@ def test_interfaces_marks_the_best() -> None:
     done = agent("interfaces")
     assert done.returncode == 0
     assert "lo" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("* ")
+    *rows, choice = done.stdout.splitlines()
+    assert choice.startswith("* ")
+    assert ": it " in choice
+    (loopback,) = (row for row in rows if row.split()[0] == "lo" or row.split()[1] == "lo")
+    assert "mtu " in loopback
+    assert " packets" in loopback
+    assert "127.0.0.1/8" in loopback
+    assert "(loopback)" in loopback
 
 
 def test_a_state_directory_that_is_not_ours(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import subprocess
 
 import pytest
 
-from agent.interfaces import InterfaceError, best_interface, list_interfaces
+from agent.interface_choice import Choice, best_interface, why_not
+from agent.interfaces import InterfaceError, list_interfaces
 from tests.support import netns
 from tests.support.need import need
+from tests.support.netns import wait_for
 
 
 def test_the_same_as_iproute2_says() -> None:
@@ -40,14 +42,14 @@ def test_the_default_route_is_best() -> None:
             left.run("ip", "link", "set", f"other{number}", "up")
             left.run("ip", "address", "add", f"10.50.{number}.1/24", "dev", f"side{number}")
         with left.inside():
-            assert best_interface()[0] != "lo"
+            assert best_interface().name != "lo"
             left.run("ip", "route", "add", "default", "via", "10.50.0.2", "metric", "200")
-            assert best_interface() == ("side0", "it carries the default route")
+            assert best_interface() == Choice("side0", "it carries the default route by way of 10.50.0.2")
             left.run("ip", "route", "add", "default", "via", "10.50.1.2", "metric", "100")
-            name, why = best_interface()
-            assert (name, "lowest metric of 2" in why) == ("side1", True)
+            best = best_interface()
+            assert (best.name, "lowest metric of 2" in best.why) == ("side1", True)
             left.run("ip", "link", "set", "side1", "down")
-            assert best_interface()[0] == "side0"
+            assert best_interface().name == "side0"
 
 
 @pytest.mark.root
@@ -55,25 +57,84 @@ def test_without_a_route_the_busiest_is_best() -> None:
     with netns.pair() as (left, right):
         right.run("ping", "-c", "3", "-i", "0.01", left.address)
         with left.inside():
-            assert best_interface() == (
+            assert best_interface() == Choice(
                 "veth0",
                 "it is the only interface that is up (there is no default route)",
             )
             left.run("ip", "link", "add", "side0", "type", "veth", "peer", "name", "side1")
             left.run("ip", "link", "set", "side0", "up")
             left.run("ip", "link", "set", "side1", "up")
-            name, why = best_interface()
-            assert name == "veth0"
-            assert "most packets of 3" in why
+            best = best_interface()
+            assert best.name == "veth0"
+            assert "only interface that is up and has an address" in best.why
+            for name in ("side0", "side1"):
+                left.run("ip", "address", "add", f"10.50.{name[-1]}.1/24", "dev", name)
+            best = best_interface()
+            assert best.name == "veth0"
+            assert "most packets" in best.why
+            assert "of 3 that are up" in best.why
 
 
 @pytest.mark.root
 def test_loopback_is_the_last_resort_and_nothing_an_error() -> None:
     with netns.namespace() as host, host.inside():
-        assert best_interface() == ("lo", "no other interface is up")
+        assert best_interface() == Choice("lo", "it is loopback, and no other interface is up")
         host.run("ip", "link", "set", "lo", "down")
         with pytest.raises(InterfaceError, match="no network interface"):
             best_interface()
+
+
+@pytest.mark.root
+def test_a_bridge_is_better_than_its_ports_and_than_ends_of_containers() -> None:
+    """A container host: eth0 is a port of br0, a container hangs on docker0, nothing has a default route."""
+    with netns.pair() as (left, right), netns.namespace("box") as box:
+        for command in (
+            "link add br0 type bridge",
+            "link add docker0 type bridge",
+            f"link add vethbox type veth peer name eth0 netns {box.name}",
+            f"link add loose type veth peer name eth1 netns {box.name}",
+            "link set vethbox master docker0",
+            "address flush dev veth0",
+            "link set veth0 master br0",
+            "address add 10.99.0.1/24 dev br0",
+            "address add 172.17.0.1/16 dev docker0",
+            *(f"link set {name} up" for name in ("br0", "docker0", "vethbox", "loose")),
+        ):
+            left.run("ip", *command.split())
+        for name in ("eth0", "eth1"):
+            box.run("ip", "link", "set", name, "up")
+        wait_for(
+            lambda: right.run("ping", "-c", "1", "-W", "1", "10.99.0.1", check=False).returncode == 0, "br0"
+        )
+        right.run("ping", "-c", "20", "-i", "0.002", "10.99.0.1")
+        with left.inside():
+            found = {one.name: one for one in list_interfaces()}
+            assert {name: (one.kind, one.master) for name, one in found.items() if name != "lo"} == {
+                "veth0": ("veth", "br0"),
+                "br0": ("bridge", ""),
+                "docker0": ("bridge", ""),
+                "vethbox": ("veth", "docker0"),
+                "loose": ("veth", ""),
+            }
+            assert found["br0"].driver == "bridge"
+            assert found["veth0"].driver == "veth"
+            assert why_not(found["veth0"]) == "a port of br0"
+            assert "another namespace" in why_not(found["loose"])
+            assert why_not(found["lo"]) == "loopback"
+            best = best_interface()
+            assert best.name == "br0"
+            assert "of 2 that are up and have an address" in best.why
+            for name in ("br0", "docker0"):
+                left.run("ip", "link", "set", name, "down")
+            best = best_interface()
+            assert best.name == "veth0"
+            assert best.why == "it is a port of br0, and nothing better is up"
+        with (
+            box.inside()
+        ):  # within a container its end of the pair is the interface, whatever the other end is
+            box.run("ip", "address", "add", "172.17.0.2/16", "dev", "eth0")
+            box.run("ip", "route", "add", "default", "via", "172.17.0.1")
+            assert best_interface() == Choice("eth0", "it carries the default route by way of 172.17.0.1")
 
 
 @pytest.mark.root

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import _tpacket
-from agent.bpf_filter import FilterError, Program, _libpcap, compile_filter
+from agent import _tpacket, libpcap
+from agent.bpf_filter import FilterError, Program, compile_filter
 from agent.tag_filter import for_socket
 from tests.support.captures import read_capture
 
@@ -82,7 +82,7 @@ FILTERS = [
 
 
 def verdict_of_libpcap(program: Program, frame: bytes, original: int) -> int:
-    library = _libpcap()
+    library = libpcap.load()
     library.bpf_filter.restype = ctypes.c_uint
     library.bpf_filter.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint)
     verdict: int = library.bpf_filter(program.code, frame, original, len(frame))

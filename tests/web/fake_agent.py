@@ -49,6 +49,7 @@ INTERFACES = (
         speed_mbps=1000,
         addresses=("10.0.0.7/24",),
         mac="02:00:00:00:00:07",
+        driver="igb",
     ),
 )
 
@@ -167,6 +168,8 @@ class FakeAgent:
             capture_path="af_packet+cbpf",
             capture_path_reason="no BCC on this host",
             interfaces=INTERFACES,
+            best_interface="eth0",
+            best_interface_reason="it carries the default route by way of 10.0.0.1",
             clock=CLOCK,
             sessions=tuple(self.session_report(spec) for spec in self.desired.sessions),
         )

@@ -68,6 +68,9 @@ async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
         await page.get_by_test_id("agent-web1-capture").click()
         await expect(page.get_by_test_id("pick-web1")).to_be_checked()
         await expect(page.get_by_test_id("interface-web1")).to_have_value("eth0")
+        await expect(page.get_by_test_id("why-web1")).to_have_text(
+            "eth0: it carries the default route by way of 10.0.0.1"
+        )
         await page.get_by_test_id("filter").fill("udp prt 9")
         await page.get_by_test_id("filter").press("Tab")
         await expect(page.get_by_test_id("filter-message")).to_contain_text("syntax error")

@@ -7,12 +7,17 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from agent.sources.live import LiveSource
+from agent.sources.pcap import PcapSource
+from agent.sources.ring import RingSource
 from agent.sources.source import BatchBuffer, PacketSource
 from tests.support.captures import Packet, read_capture
+from tests.support.ebpf import programs
 from tests.support.need import need
 from tests.support.netns import Namespace, wait_for
 
@@ -84,6 +89,86 @@ def ip_frame(
 
 def ethernet(type_and_body: bytes, *, to: str = FOREIGN_MAC, tags: tuple[tuple[int, int], ...] = ()) -> bytes:
     return mac(to) + mac(SENDER_MAC) + b"".join(struct.pack(">HH", *tag) for tag in tags) + type_and_body
+
+
+class Opener(Protocol):
+    """Opens the source that a test is run with; `kind` is "ring" or "pcap"."""
+
+    kind: str
+
+    def __call__(
+        self,
+        host: Namespace,
+        filter_text: str = "",
+        snaplen: int = 262144,
+        *,
+        interface: str = "veth0",
+        promiscuous: bool = True,
+        own_traffic: Sequence[tuple[str, int]] = (),
+        ring_bytes: int = 1 << 25,
+        block_bytes: int = 1 << 18,
+    ) -> LiveSource:
+        """In the namespace of `host`. `block_bytes` is the ring's only."""
+        ...
+
+
+class RingOpener:
+    """The kernel's ring, judged by one of the ways of tests.support.ebpf."""
+
+    kind = "ring"
+
+    def __init__(self, way: str) -> None:
+        self._way = way
+
+    def __call__(
+        self,
+        host: Namespace,
+        filter_text: str = "",
+        snaplen: int = 262144,
+        *,
+        interface: str = "veth0",
+        promiscuous: bool = True,
+        own_traffic: Sequence[tuple[str, int]] = (),
+        ring_bytes: int = 1 << 25,
+        block_bytes: int = 1 << 18,
+    ) -> LiveSource:
+        """See `Opener`."""
+        loaded = programs(self._way)
+        with host.inside():
+            return RingSource(
+                interface,
+                filter_text,
+                snaplen,
+                promiscuous,
+                own_traffic,
+                ring_bytes=ring_bytes,
+                block_bytes=block_bytes,
+                programs=loaded,
+            )
+
+
+class PcapOpener:
+    """The system's libpcap."""
+
+    kind = "pcap"
+
+    def __call__(
+        self,
+        host: Namespace,
+        filter_text: str = "",
+        snaplen: int = 262144,
+        *,
+        interface: str = "veth0",
+        promiscuous: bool = True,
+        own_traffic: Sequence[tuple[str, int]] = (),
+        ring_bytes: int = 1 << 25,
+        block_bytes: int = 1 << 18,
+    ) -> LiveSource:
+        """See `Opener`."""
+        with host.inside():
+            return PcapSource(
+                interface, filter_text, snaplen, promiscuous, own_traffic, buffer_bytes=ring_bytes
+            )
 
 
 class Sender:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from agent.bpf_filter import MAX_INSTRUCTIONS, FilterError, compile_filter
-from agent.sources.ring import RingSource
 from agent.tag_filter import for_socket
-from tests.agent.sources.live import Sender, data_of, drain, ethernet, ip_frame, udp_frame
+from tests.agent.sources.conftest import opener_of
+from tests.agent.sources.live import Opener, Sender, data_of, drain, ethernet, ip_frame, udp_frame
 from tests.support import netns
 from tests.support.netns import Namespace
 
@@ -23,13 +23,14 @@ def pair() -> Iterator[Pair]:
         yield both
 
 
-def open_ring(host: Namespace, filter_text: str = "") -> RingSource:
-    with host.inside():
-        return RingSource("veth0", filter_text, 262144, True)
+@pytest.fixture(params=["classic", "pcap"])
+def open_source(request: pytest.FixtureRequest) -> Opener:
+    """The kernel's limits of a classic filter are the subject here."""
+    return opener_of(request.param)
 
 
-def test_another_mtu_under_way(pair: Pair) -> None:
-    ring = open_ring(pair[0], "udp")
+def test_another_mtu_under_way(open_source: Opener, pair: Pair) -> None:
+    ring = open_source(pair[0], "udp")
     with Sender(pair[1]) as sender:
         before, after = udp_frame(bytes(1400)), udp_frame(bytes(8900))
         sender.send(before)
@@ -44,9 +45,9 @@ def test_another_mtu_under_way(pair: Pair) -> None:
     ring.close()
 
 
-def test_packets_without_content(pair: Pair) -> None:
+def test_packets_without_content(open_source: Opener, pair: Pair) -> None:
     """An empty datagram, a header that announces nothing, a frame of nothing but addresses and a type."""
-    ring = open_ring(pair[0])
+    ring = open_source(pair[0])
     frames = [
         udp_frame(b""),
         ip_frame(17, b""),
@@ -60,7 +61,7 @@ def test_packets_without_content(pair: Pair) -> None:
     ring.close()
 
 
-def test_a_filter_of_four_thousand_instructions(pair: Pair) -> None:
+def test_a_filter_of_four_thousand_instructions(open_source: Opener, pair: Pair) -> None:
     """Hosts that the last of its terms name pass, others don't; the kernel takes it on the open socket as well."""
     hosts = " or ".join(f"ip6 host fd00::{number:x}" for number in range(1, 224))
     filter_text = f"{hosts} or udp dst port 4242"
@@ -68,10 +69,10 @@ def test_a_filter_of_four_thousand_instructions(pair: Pair) -> None:
     assert 3900 < instructions <= MAX_INSTRUCTIONS, instructions
     passes, stays = udp_frame(b"passes", port=4242), udp_frame(b"stays", port=4243)
     with pytest.raises(FilterError, match=r"no room for a filter this long.*optmem_max=1048576"):
-        open_ring(pair[0], filter_text)
+        open_source(pair[0], filter_text)
     # The kernel turns a program into its own, larger instructions and charges the socket for them.
     pair[0].run("sysctl", "-qw", "net.core.optmem_max=1048576")
-    ring = open_ring(pair[0], filter_text)
+    ring = open_source(pair[0], filter_text)
     with Sender(pair[1]) as sender:
         sender.send(stays, passes)
         assert data_of(drain(ring)) == [passes]

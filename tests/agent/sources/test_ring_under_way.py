@@ -1,4 +1,4 @@
-"""What happens to an open ring: filter changes, pauses, stalls, interfaces that come and go, a close in the middle."""
+"""What happens to an open source, ring or libpcap: filter changes, pauses, stalls, interfaces that come and go."""
 
 from __future__ import annotations
 
@@ -6,33 +6,22 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.bpf_filter import FilterError
-from agent.sources.ring import SWAP_DELAY_S, RingSource
+from agent.sources.live import SWAP_DELAY_S, LiveSource
 from agent.sources.source import BatchBuffer, SourceError
-from tests.agent.sources.live import Sender, Taken, drain, packets_of, recorded, tcpdump, udp_frame
+from tests.agent.sources.conftest import opener_of
+from tests.agent.sources.live import Opener, Sender, Taken, drain, packets_of, recorded, tcpdump, udp_frame
 from tests.support import netns
-from tests.support.ebpf import programs
 from tests.support.netns import Namespace, wait_for
 from wire.batch import SWAP_INTERVAL
 
 pytestmark = pytest.mark.root
 Pair = tuple[Namespace, Namespace]
-
-
-_way = ""
-
-
-@pytest.fixture(params=["classic", "bcc"], autouse=True)
-def way(request: pytest.FixtureRequest) -> str:
-    """Every test here holds whichever way packets are judged."""
-    global _way
-    _way = str(request.param)
-    return _way
 
 
 @pytest.fixture
@@ -41,30 +30,38 @@ def pair() -> Iterator[Pair]:
         yield both
 
 
-@contextlib.contextmanager
-def ring_on(
-    host: Namespace,
-    filter_text: str,
-    snaplen: int = 262144,
-    ring_bytes: int = 1 << 24,
-    block_bytes: int = 1 << 18,
-) -> Iterator[RingSource]:
-    loaded = programs(_way)
-    with host.inside():
-        source = RingSource(
-            *("veth0", filter_text, snaplen, True),
-            ring_bytes=ring_bytes,
-            block_bytes=block_bytes,
-            programs=loaded,
-        )
-    with contextlib.closing(source):
-        yield source
+@pytest.fixture(params=["classic", "bcc", "pcap"])
+def open_source(request: pytest.FixtureRequest) -> Opener:
+    """Here eBPF comes from BCC."""
+    return opener_of(request.param)
+
+
+Opened = Callable[..., contextlib.AbstractContextManager[LiveSource]]
+
+
+@pytest.fixture
+def ring_on(open_source: Opener) -> Opened:
+    """Opens the ring, or libpcap, on a host's veth for the length of a block."""
+
+    @contextlib.contextmanager
+    def opened(
+        host: Namespace,
+        filter_text: str,
+        snaplen: int = 262144,
+        ring_bytes: int = 1 << 24,
+        block_bytes: int = 1 << 18,
+    ) -> Iterator[LiveSource]:
+        source = open_source(host, filter_text, snaplen, ring_bytes=ring_bytes, block_bytes=block_bytes)
+        with contextlib.closing(source):
+            yield source
+
+    return opened
 
 
 class Reader:
     """A thread that reads a source the whole time, as the agent's does."""
 
-    def __init__(self, source: RingSource) -> None:
+    def __init__(self, source: LiveSource) -> None:
         self.source = source
         self.taken: list[Taken] = []
         self.error: Exception | None = None
@@ -117,7 +114,9 @@ def number_of(data: bytes) -> int:
     return int.from_bytes(data[42:46], "big")
 
 
-def test_a_filter_change_loses_nothing_outside_its_interval(pair: Pair, tmp_path: Path) -> None:
+def test_a_filter_change_loses_nothing_outside_its_interval(
+    ring_on: Opened, pair: Pair, tmp_path: Path
+) -> None:
     """Under load the filter goes to and fro between two that share no packet; tcpdump knows what passed by when."""
     left, right = pair
     filters = ("udp port 1000", "udp port 1001")
@@ -155,7 +154,7 @@ def test_a_filter_change_loses_nothing_outside_its_interval(pair: Pair, tmp_path
     assert outside > 5_000, "the test judged too few packets"
 
 
-def test_each_packet_keeps_the_snaplen_of_its_filter(pair: Pair) -> None:
+def test_each_packet_keeps_the_snaplen_of_its_filter(ring_on: Opened, pair: Pair) -> None:
     """Packets that wait in the ring while the snaplen shrinks are not cut after the fact."""
     left, right = pair
     with ring_on(left, "udp") as ring, Sender(right) as sender:
@@ -169,7 +168,7 @@ def test_each_packet_keeps_the_snaplen_of_its_filter(pair: Pair) -> None:
     assert lengths == [(542, 0, False), (100, 1, False), (50, 2, False)]
 
 
-def test_many_changes_that_nobody_has_read_through(pair: Pair) -> None:
+def test_many_changes_that_nobody_has_read_through(ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     with ring_on(left, "udp") as ring, Sender(right) as sender:
         for change in range(40):
@@ -181,7 +180,7 @@ def test_many_changes_that_nobody_has_read_through(pair: Pair) -> None:
         assert all(len(each.packet.data) >= 100 for each in taken)
 
 
-def test_a_refused_filter_leaves_the_old_one(pair: Pair) -> None:
+def test_a_refused_filter_leaves_the_old_one(ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     with ring_on(left, "udp port 1000") as ring, Sender(right) as sender:
         for wrong in ("udp port", "ip6 protochain 6", "udp\0", "x" * 20_000):
@@ -195,7 +194,7 @@ def test_a_refused_filter_leaves_the_old_one(pair: Pair) -> None:
         assert ring.snaplen == 262144
 
 
-def test_a_pause_keeps_what_came_before_and_takes_nothing_during_it(pair: Pair) -> None:
+def test_a_pause_keeps_what_came_before_and_takes_nothing_during_it(ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     with ring_on(left, "udp") as ring, Sender(right) as sender:
         sender.send(udp_frame(b"before"))
@@ -210,7 +209,7 @@ def test_a_pause_keeps_what_came_before_and_takes_nothing_during_it(pair: Pair) 
         assert ring.statistics().received == 2
 
 
-def test_a_stalled_reader_loses_what_the_ring_cannot_hold_and_counts_it(pair: Pair) -> None:
+def test_a_stalled_reader_loses_what_the_ring_cannot_hold_and_counts_it(ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     with ring_on(left, "udp", ring_bytes=1 << 20, block_bytes=1 << 17) as ring:
         with numbered_load(right, 30_000):
@@ -227,7 +226,7 @@ def test_a_stalled_reader_loses_what_the_ring_cannot_hold_and_counts_it(pair: Pa
         assert ring.statistics().received == 30_100
 
 
-def test_what_is_unread_at_the_close_is_accounted_for(pair: Pair) -> None:
+def test_what_is_unread_at_the_close_is_accounted_for(ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     with ring_on(left, "udp") as ring:
         with numbered_load(right, 50):
@@ -247,7 +246,7 @@ def test_what_is_unread_at_the_close_is_accounted_for(pair: Pair) -> None:
         ring.close()
 
 
-def test_an_interface_that_goes_down_comes_back(pair: Pair) -> None:
+def test_an_interface_that_goes_down_comes_back(ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     with ring_on(left, "udp") as ring, Reader(ring) as reader:
         left.run("ip", "link", "set", "veth0", "down")
@@ -259,9 +258,13 @@ def test_an_interface_that_goes_down_comes_back(pair: Pair) -> None:
         wait_for(lambda: ring.notice is None, "the notice is gone")
 
 
-def test_opening_on_an_interface_that_is_down(pair: Pair) -> None:
+def test_opening_on_an_interface_that_is_down(open_source: Opener, ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     left.run("ip", "link", "set", "veth0", "down")
+    if open_source.kind == "pcap":
+        with pytest.raises(SourceError, match="is down, and libpcap opens none"):
+            open_source(left, "udp")
+        return
     with ring_on(left, "udp") as ring:
         assert "is down" in str(ring.notice)
         left.run("ip", "link", "set", "veth0", "up")
@@ -271,13 +274,10 @@ def test_opening_on_an_interface_that_is_down(pair: Pair) -> None:
         assert ring.notice is None
 
 
-def test_an_interface_that_vanishes_is_taken_up_again(pair: Pair) -> None:
+def test_an_interface_that_vanishes_is_taken_up_again(open_source: Opener, pair: Pair) -> None:
     """Its reader stays in the namespace: a socket is opened anew where the reader is."""
     left, right = pair
-    with (
-        left.inside(),
-        contextlib.closing(RingSource("veth0", "udp", 1000, False, programs=programs(_way))) as ring,
-    ):
+    with left.inside(), contextlib.closing(open_source(left, "udp", 1000, promiscuous=False)) as ring:
         with Sender(right) as sender:
             sender.send(udp_frame(b"first", to=left.mac))
         assert len(drain(ring)) == 1
@@ -311,7 +311,7 @@ def test_an_interface_that_vanishes_is_taken_up_again(pair: Pair) -> None:
         assert ring.statistics().received == ring.statistics().captured == 2
 
 
-def test_closing_while_others_read_and_change(pair: Pair) -> None:
+def test_closing_while_others_read_and_change(ring_on: Opened, pair: Pair) -> None:
     """No thread may touch the ring once it is unmapped; a mistake here ends the process."""
     left, right = pair
     with right.start("ping", "-f", "-q", left.address):
@@ -319,7 +319,7 @@ def test_closing_while_others_read_and_change(pair: Pair) -> None:
             with ring_on(left, "", ring_bytes=1 << 20) as ring, Reader(ring) as reader:
                 stop = threading.Event()
 
-                def disturb(ring: RingSource = ring, stop: threading.Event = stop) -> None:
+                def disturb(ring: LiveSource = ring, stop: threading.Event = stop) -> None:
                     with contextlib.suppress(SourceError):
                         while not stop.is_set():
                             ring.apply("icmp", 100)
@@ -337,7 +337,7 @@ def test_closing_while_others_read_and_change(pair: Pair) -> None:
                 wait_for(lambda reader=reader: isinstance(reader.error, SourceError), "the reader is told")  # type: ignore[misc]
 
 
-def test_waiting_ends_when_it_should(pair: Pair) -> None:
+def test_waiting_ends_when_it_should(ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     buffer = BatchBuffer()
     with ring_on(left, "udp") as ring:
@@ -359,7 +359,7 @@ def test_waiting_ends_when_it_should(pair: Pair) -> None:
             assert 0 < buffer.packets < 2000
 
 
-def test_own_traffic_alone_does_not_hold_a_read(pair: Pair) -> None:
+def test_own_traffic_alone_does_not_hold_a_read(ring_on: Opened, pair: Pair) -> None:
     left, right = pair
     with ring_on(left, "udp") as ring, numbered_load(right, 20_000):
         ring.leave_out([("10.9.0.1", 5000)])
