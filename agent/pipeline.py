@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -210,8 +210,7 @@ class Agent:
                     tasks.append(group.create_task(self._end_when_done()))
                 await self._stop.wait()
                 complete = await self._wind_down()
-                for task in tasks:
-                    task.cancel()
+                await _ended(tasks)
         finally:
             await asyncio.to_thread(self._spool.close)
         return self._outcome(complete)
@@ -352,6 +351,16 @@ class Agent:
             states={name: (session.state, session.reason) for name, session in sessions.items()},
             pending_batches=self._spool.pending_batches,
         )
+
+
+async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks, again each second until they have ended: on its way through nats-py a cancellation can be lost (the
+    `asyncio.wait_for` of Python 3.11 forgets one that comes together with the result)."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1.0)
 
 
 def open_source(

@@ -13,7 +13,8 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -125,11 +126,8 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
                 # ConnectionClosedError, which a part takes for an outage and goes on.
                 connections_of = {run for run in runs if run.get_name() == Bus.__name__}
                 users = [run for run in reversed(runs) if run not in connections_of]
-                for run in users:
-                    run.cancel()
-                await asyncio.wait(users, timeout=PARTS_END_S)
-                for run in connections_of:
-                    run.cancel()
+                await end(users, within_s=PARTS_END_S)
+                await end(connections_of, within_s=PARTS_END_S)
     finally:
         registry.close()
 
@@ -162,6 +160,16 @@ def _addresses(host: str, port: int) -> set[tuple[str, int]]:
     except OSError:
         return set()
     return {(str(answer[4][0]).partition("%")[0], port) for answer in answers}
+
+
+async def end(tasks: Iterable[asyncio.Task[None]], *, within_s: float) -> None:
+    """Cancel tasks, again each second until they have ended: on its way through nats-py a cancellation can be lost (the
+    `asyncio.wait_for` of Python 3.11 forgets one that comes together with the result)."""
+    left, deadline_s = set(tasks), time.monotonic() + within_s
+    while left and time.monotonic() < deadline_s:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1.0)
 
 
 async def keep_streams(state: StateDir, bus: Bus) -> None:
