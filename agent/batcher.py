@@ -33,9 +33,11 @@ from wire.books import Books
 from wire.clock import Clock
 from wire.keys import SigningKey
 from wire.names import Lane
+from wire.payload import FULL, PayloadPolicy
 
 HEADER_ROOM_BYTES = 2048
-"""More than header, signature and framing take (about 700 bytes with a name of full length)."""
+"""More than header, signature and framing take (about 700 bytes with a name of full length, 1200 with the longest
+payload policy)."""
 
 assert HEADER_ROOM_BYTES < MAX_HEADER_BYTES
 
@@ -48,6 +50,8 @@ class Origin:
     link_type: int
     snaplen: int
     filter_revision: int
+    payload: PayloadPolicy = FULL
+    """What was cut out of them before."""
 
 
 @dataclass(slots=True)
@@ -91,6 +95,7 @@ def pack(columns: Columns, origin: Origin, compressor: str) -> Packed:
             "link_type": origin.link_type,
             "snaplen": origin.snaplen,
             "filter_revision": origin.filter_revision,
+            "payload": None if origin.payload.full else origin.payload,
         },
         sums.packets,
         sums.captured_bytes,

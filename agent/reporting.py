@@ -29,7 +29,15 @@ from wire.batch import WIRE_VERSION
 from wire.clock import Clock
 from wire.control import Domain, seal
 from wire.names import heartbeat_subject, report_subject
-from wire.report import MAX_ALERT_BYTES, MAX_ALERTS, Heartbeat, InterfaceReport, Report, SessionBeat
+from wire.report import (
+    CAPABILITY_PAYLOAD,
+    MAX_ALERT_BYTES,
+    MAX_ALERTS,
+    Heartbeat,
+    InterfaceReport,
+    Report,
+    SessionBeat,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +45,15 @@ REPORT_EVERY_S = 30.0
 HEARTBEAT_EVERY_S = 5.0
 _SETTLE_S = 0.05
 """Changes that come together go into one report."""
-_CAPABILITIES = ("replay", "promiscuous", "filter-swap", "lane-bulk", "lane-prio", "zstd")
+_CAPABILITIES = (
+    "replay",
+    "promiscuous",
+    "filter-swap",
+    "lane-bulk",
+    "lane-prio",
+    "zstd",
+    CAPABILITY_PAYLOAD,
+)
 
 
 class Reporter:

@@ -20,6 +20,7 @@ from agent.books import SessionBooks
 from agent.bpf_filter import FilterError
 from agent.lane import SpoolLane
 from agent.lane_writer import LaneWriter
+from agent.payload import enforce, owners_policy
 from agent.session_memory import SessionMemory
 from agent.sources.source import (
     BUFFER_DATA_BYTES,
@@ -33,8 +34,8 @@ from agent.spool import Admission
 from agent.surroundings import Surroundings
 from wire.batch import Columns
 from wire.books import Books
-from wire.errors import WireError
 from wire.names import Lane
+from wire.payload import PayloadPolicy
 from wire.report import LaneHead, SessionReport
 from wire.session import SessionSpec
 
@@ -68,6 +69,9 @@ class CaptureSession:
         self._watched_until_ns = 0
         self._writer: LaneWriter | None = None
         self._revisions = [spec.filter_revision]
+        self._owners_payload = owners_policy(around.config)
+        self._payloads = [spec.payload]
+        """The payload policy of each of `_revisions`."""
         self._snaplen = spec.snaplen
         self._refused_revision = 0
         self._deadline_s: float | None = None
@@ -161,6 +165,7 @@ class CaptureSession:
             link_type=self.link_type,
             boot=self._around.boot,
             started_ns=self._memory.started_ns,
+            payload=self._payload(self._payloads[-1]),
             lanes=lanes,
         )
 
@@ -237,7 +242,7 @@ class CaptureSession:
 
     def _begin(self, source: PacketSource) -> None:
         spec = self.spec = self._wanted
-        self._revisions = [spec.filter_revision]
+        self._revisions, self._payloads = [spec.filter_revision], [spec.payload]
         self.filter_revision, self._snaplen = spec.filter_revision, spec.snaplen
         self.link_type = source.link_type
         self._open_lane(from_file=source.clock_source == "file")
@@ -357,6 +362,7 @@ class CaptureSession:
             )
             self._become(self.state, reason)
             return
+        self._payloads.append(wanted.payload)
         self._revisions.append(wanted.filter_revision)
         self.filter_revision, self._refused_revision = wanted.filter_revision, 0
         self.reason = ""
@@ -378,15 +384,22 @@ class CaptureSession:
         if buffer is None:
             return Origin(source.interface, source.link_type, self._snaplen, self.filter_revision)
         self._snaplen = buffer.snaplen or self._snaplen
-        revision = self._revisions[min(buffer.filter_epoch, len(self._revisions) - 1)]
-        return Origin(buffer.interface, buffer.link_type, self._snaplen, revision)
+        epoch = min(buffer.filter_epoch, len(self._revisions) - 1)
+        payload = self._payload(self._payloads[epoch])
+        return Origin(buffer.interface, buffer.link_type, self._snaplen, self._revisions[epoch], payload)
+
+    def _payload(self, declared: PayloadPolicy) -> PayloadPolicy:
+        """What of the payload may leave of packets that were captured under `declared`: what that, the newest order
+        (obeyed yet or not) and the host's owner all allow."""
+        return declared.and_also(self._wanted.payload).and_also(self._owners_payload)
 
     def _ship(self, source: PacketSource, buffer: BatchBuffer, columns: Columns | None = None) -> str:
         """Seal and spool what the buffer holds (or these of its columns); return the reason when that is the end."""
         origin = self._origin(source, buffer)
         try:
-            packed = pack(columns or buffer.columns(), origin, self._around.config.batch_compression)
-        except WireError as error:  # a source that breaks its word: nothing of it may be lost silently
+            columns = enforce(columns or buffer.columns(), origin.link_type, origin.payload)
+            packed = pack(columns, origin, self._around.config.batch_compression)
+        except ValueError as error:  # a source that breaks its word: nothing of it may be lost silently
             raise SourceError(f"the source gave an impossible batch: {error}") from None
         assert self._writer is not None
         admission = self._writer.write(packed, origin)

@@ -24,6 +24,7 @@ class Kind(Enum):
     CHOICE = "one of"
     SERVERS = "list of server URLs"
     ADDRESSES = "list of addresses"
+    PORTS = "list of ports and ranges"
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +287,32 @@ class Config:
         "More addresses to leave out, such as a proxy between this host and the server.",
         default_text="[]",
         example="[192.0.2.7:3128]",
+    )
+    payload_policy: str = _setting(
+        "full",
+        "payload.policy",
+        Kind.CHOICE,
+        "What may leave this host of each packet's payload, whatever a session asks for: all of it, none (`headers`), "
+        "or the part that the next two keys say (`masked`). The stricter of this and the session's policy wins.",
+        choices=("full", "headers", "masked"),
+    )
+    payload_keep_bytes: int | None = _setting(
+        None,
+        "payload.keep_bytes",
+        Kind.COUNT,
+        "With `masked`: how many bytes of the payload may leave.",
+        default_text="all",
+        unit="bytes",
+        bounds=(0, 262144),
+    )
+    payload_ports_without: list[tuple[int, int]] = _setting(
+        [],
+        "payload.ports_without",
+        Kind.PORTS,
+        "With `masked`: TCP and UDP ports whose packets give away no payload. Packets whose ports can't be seen (later "
+        "fragments, tunnels, other protocols) give away none either.",
+        default_text="[]",
+        example="[443, 8000-8100]",
     )
     replay_file: Path | None = _setting(
         None,
