@@ -410,3 +410,14 @@ def test_a_change_on_a_running_session_never_shows_what_either_order_forbids(
         assert whole or HEADERS in (in_force, second)
     assert revisions == {1, 2}
     assert sum(batch.header.packets for batch in opened) == 4000
+
+
+# -- hostile frames --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_frames_keep_the_invariant(seed: int) -> None:
+    """The fuzzer's, bounded and seeded, as part of every run (and of the sanitizers')."""
+    from tests.agent import fuzz_payload
+
+    fuzz_payload.plain(2000, seed)
