@@ -80,11 +80,14 @@ class Packed:
         return len(self.body.packed) + HEADER_ROOM_BYTES
 
 
-def pack(columns: Columns, origin: Origin, compressor: str) -> Packed:
-    """Encode and compress a batch's columns. They may be overwritten afterwards."""
+def pack(columns: Columns, origin: Origin, compressor: str | None) -> Packed:
+    """Encode and compress a batch's columns. They may be overwritten afterwards.
+
+    compressor None: only their sums, for a batch that will be turned away.
+    """
     sums = sums_of(columns)
     return Packed(
-        Body.of(encode_body(columns), compressor),
+        Body.empty() if compressor is None else Body.of(encode_body(columns), compressor),
         {
             "first_timestamp_ns": sums.first_timestamp_ns,
             "last_timestamp_ns": sums.last_timestamp_ns,

@@ -23,6 +23,7 @@ from agent.interfaces import InterfaceError, list_interfaces
 from agent.link import Link, LinkAway
 from agent.publisher import Publisher
 from agent.reconcile import Reconciler
+from agent.self_limits import words
 from agent.spool import Spool
 from agent.version import VERSION
 from wire.batch import WIRE_VERSION
@@ -212,6 +213,8 @@ class Reporter:
     def alerts(self) -> list[str]:
         """What a person should know of, in sentences; empty when all is well."""
         found = []
+        if shedding := words(self._sessions.standing):
+            found.append(shedding)
         if self._spool.disk_error is not None:
             found.append(f"the spool's disk refuses: {self._spool.disk_error}; batches wait in memory")
         damaged = self._spool.damage()

@@ -21,6 +21,7 @@ from agent.bpf_filter import FilterError
 from agent.lane import SpoolLane
 from agent.lane_writer import LaneWriter
 from agent.payload import enforce, owners_policy
+from agent.self_limits import NOT_SHEDDING, Shedding, Step, words
 from agent.session_memory import SessionMemory
 from agent.sources.source import (
     BUFFER_DATA_BYTES,
@@ -73,6 +74,9 @@ class CaptureSession:
         self._payloads = [spec.payload]
         """The payload policy of each of `_revisions`."""
         self._snaplen = spec.snaplen
+        self._shedding = NOT_SHEDDING
+        self._asked_snaplen = spec.snaplen
+        """Of the source, when it was opened or swapped last: shorter than declared while the host's limits shed."""
         self._refused_revision = 0
         self._deadline_s: float | None = None
         self._limited_s: float | None = None
@@ -132,6 +136,11 @@ class CaptureSession:
         source = self._source
         if source is not None and self.spec.exclude_own_traffic:
             source.leave_out(own_traffic)
+
+    def shed(self, standing: Shedding) -> None:
+        """The agent takes too much of its host, or no longer. Of a file nothing is ever dropped or cut."""
+        self._shedding = standing
+        self._poke()
 
     def leave(self) -> None:
         """The agent stops: deliver what was accepted and end the thread, without a closing batch."""
@@ -244,6 +253,7 @@ class CaptureSession:
         spec = self.spec = self._wanted
         self._revisions, self._payloads = [spec.filter_revision], [spec.payload]
         self.filter_revision, self._snaplen = spec.filter_revision, spec.snaplen
+        self._asked_snaplen = spec.snaplen
         self.link_type = source.link_type
         self._open_lane(from_file=source.clock_source == "file")
         self.books.open_source(source)
@@ -319,7 +329,8 @@ class CaptureSession:
         progress = getattr(source, "progress", None)
         self.progress = progress if isinstance(progress, float) else None
         if self.state in ("running", "paused") and not self._refused_revision:
-            self._become(self.state, source.notice or "")
+            shedding = "" if source.clock_source == "file" else words(self._shedding)
+            self._become(self.state, source.notice or shedding)
 
     # -- obeying -------------------------------------------------------------------------------------------------
 
@@ -336,6 +347,8 @@ class CaptureSession:
             if wanted.filter_revision not in (self.filter_revision, self._refused_revision):
                 self._swap(source, wanted)
             self.spec = self._tried = wanted
+        if source.clock_source != "file" and self._asked_snaplen != self._snaplen_of(wanted):
+            self._swap(source, wanted)
         if wanted.state == "paused" and self.state != "paused":
             source.pause()
             self._become("paused")
@@ -352,9 +365,10 @@ class CaptureSession:
 
     def _swap(self, source: PacketSource, wanted: SessionSpec) -> None:
         """Another filter, snaplen or flow rules on the open socket. One that is refused leaves the old one in force."""
+        self._asked_snaplen = wanted.snaplen if source.clock_source == "file" else self._snaplen_of(wanted)
         try:
             flows = FlowRules(wanted.flow_cutoff_bytes, wanted.flow_sampling or 1)
-            self.filter_swap_ns = source.apply(wanted.filter, wanted.snaplen, flows)
+            self.filter_swap_ns = source.apply(wanted.filter, self._asked_snaplen, flows)
         except FilterError as error:
             self._refused_revision = wanted.filter_revision
             reason = (
@@ -367,6 +381,12 @@ class CaptureSession:
         self.filter_revision, self._refused_revision = wanted.filter_revision, 0
         self.reason = ""
         self._around.changed()
+
+    def _snaplen_of(self, wanted: SessionSpec) -> int:
+        """As declared, or what the host's limits leave of it."""
+        if self._shedding.step is Step.NOTHING:
+            return wanted.snaplen
+        return min(wanted.snaplen, self._around.config.limits_snaplen)
 
     def _limit_reached(self) -> str:
         spec, memory = self.spec, self._memory
@@ -396,12 +416,17 @@ class CaptureSession:
     def _ship(self, source: PacketSource, buffer: BatchBuffer, columns: Columns | None = None) -> str:
         """Seal and spool what the buffer holds (or these of its columns); return the reason when that is the end."""
         origin = self._origin(source, buffer)
+        config, shedding = self._around.config, self._shedding
+        away = shedding.step is Step.AWAY and source.clock_source != "file"
         try:
             columns = enforce(columns or buffer.columns(), origin.link_type, origin.payload)
-            packed = pack(columns, origin, self._around.config.batch_compression)
+            packed = pack(columns, origin, None if away else config.batch_compression)
         except ValueError as error:  # a source that breaks its word: nothing of it may be lost silently
             raise SourceError(f"the source gave an impossible batch: {error}") from None
         assert self._writer is not None
+        if away:
+            self._writer.turn_away(packed, f"limits of the host: {shedding.reason}")
+            return ""
         admission = self._writer.write(packed, origin)
         while admission is not Admission.ACCEPTED and source.clock_source == "file":
             if self._wanted.state == "stopped":

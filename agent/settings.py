@@ -314,6 +314,59 @@ class Config:
         default_text="[]",
         example="[443, 8000-8100]",
     )
+    limits_cpu_percent: float | None = _setting(
+        None,
+        "limits.cpu_percent",
+        Kind.NUMBER,
+        "The agent's share of one core. Above it for three seconds the agent sheds: first it cuts packets to "
+        "`limits.snaplen`, then it turns them away, counted; it says so on the page and comes back by itself.",
+        default_text="no limit",
+        unit="percent",
+        bounds=(1, 100_000),
+    )
+    limits_memory_bytes: int | None = _setting(
+        None,
+        "limits.memory_bytes",
+        Kind.SIZE,
+        "The same for resident memory; 32 MiB of it are each session's ring.",
+        default_text="no limit",
+        unit="bytes",
+        bounds=(16 * MIB, 64 * TIB),
+    )
+    limits_uplink_bytes_per_s: int | None = _setting(
+        None,
+        "limits.uplink_bytes_per_s",
+        Kind.SIZE,
+        "The same for what is sent to the server in a second.",
+        default_text="no limit",
+        unit="bytes/s",
+        bounds=(1 * KIB, 1 * TIB),
+    )
+    limits_disk_free_bytes: int = _setting(
+        64 * MIB,
+        "limits.disk_free_bytes",
+        Kind.SIZE,
+        "The same when less than this is free on the spool's disk; 0: no limit.",
+        unit="bytes",
+        bounds=(0, 64 * TIB),
+    )
+    limits_recover_percent: float = _setting(
+        80.0,
+        "limits.recover_percent",
+        Kind.NUMBER,
+        "A step of shedding is taken back when all are below this share of their limit for ten seconds (free disk: "
+        "the limit divided by it).",
+        unit="percent",
+        bounds=(1, 99),
+    )
+    limits_snaplen: int = _setting(
+        96,
+        "limits.snaplen",
+        Kind.COUNT,
+        "What the first step leaves of each packet.",
+        unit="bytes",
+        bounds=(1, 262144),
+    )
     replay_file: Path | None = _setting(
         None,
         "replay.file",

@@ -139,7 +139,7 @@ class PcapngSection:
                     spool = books.dropped_newest + books.dropped_oldest
                     comments.append(
                         f"counters of the whole boot: {books.received} received, {books.dropped_ring} dropped by the "
-                        f"full ring, {spool} by the full spool, {books.dropped_invalid} invalid, "
+                        f"full ring, {spool} by full spool or host's limits, {books.dropped_invalid} invalid, "
                         f"{books.own_traffic} of wirepool's own left out"
                     )
             blocks.append(
