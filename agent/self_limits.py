@@ -1,6 +1,7 @@
 """What the agent may take of its host, and what it gives up when it takes more: decided here, obeyed by the sessions.
 
-Order of shedding: first packets are shortened (the kernel copies less, less is compressed, stored and sent), then they
+Order of shedding: first packets are shortened (the kernel copies less, less is compressed, stored and sent), then only
+a sample of the flows is kept (`sampled_out`; where eBPF judges, elsewhere this step gives up nothing more), then all
 are turned away before they are compressed, each counted as `dropped_newest` and declared in the chain. Triggering and
 recovering have thresholds of their own, and both take several looks in a row, so that a peak sheds nothing and the
 relief that shedding itself brings doesn't end it at once. Steps are taken one at a time, in both directions.
@@ -33,7 +34,9 @@ class Step(IntEnum):
     NOTHING = 0
     SHORT = 1
     """Ring sessions keep `limits.snaplen` bytes of each packet at most."""
-    AWAY = 2
+    SAMPLED = 2
+    """And one flow in `limits.sampling`, where the kernel can."""
+    AWAY = 3
     """And their packets are turned away, counted."""
 
 
@@ -83,7 +86,7 @@ def decide(now: Shedding, measured: Measured, config: Config) -> Shedding:
         return Shedding(now.step, now.reason)
     if now.calm + 1 < RECOVER_LOOKS:
         return Shedding(now.step, now.reason, calm=now.calm + 1)
-    return Shedding(Step(now.step - 1), now.reason) if now.step is Step.AWAY else NOT_SHEDDING
+    return NOT_SHEDDING if now.step is Step.SHORT else Shedding(Step(now.step - 1), now.reason)
 
 
 def _checks(measured: Measured, config: Config) -> list[tuple[float | None, float, float, str]]:
@@ -144,8 +147,14 @@ def words(standing: Shedding) -> str:
     """For people; "" when nothing is shed."""
     if standing.step is Step.NOTHING:
         return ""
-    what = "packets are cut short" if standing.step is Step.SHORT else "packets are turned away and counted"
-    return f"over the limits of the agent's host ({standing.reason}): {what}"
+    return f"over the limits of the agent's host ({standing.reason}): {_GIVEN_UP[standing.step]}"
+
+
+_GIVEN_UP = {
+    Step.SHORT: "packets are cut short",
+    Step.SAMPLED: "packets are cut short and, with eBPF, flows are sampled",
+    Step.AWAY: "packets are turned away and counted",
+}
 
 
 def _free_bytes(path: Path) -> int | None:

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import threading
 import time
+from dataclasses import replace
 
 from agent.batcher import Origin, behind, pack
 from agent.books import SessionBooks
@@ -38,7 +39,7 @@ from wire.books import Books
 from wire.names import Lane
 from wire.payload import PayloadPolicy
 from wire.report import LaneHead, SessionReport
-from wire.session import SessionSpec
+from wire.session import MAX_FLOW_SAMPLING, SessionSpec
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,9 @@ class CaptureSession:
         """The payload policy of each of `_revisions`."""
         self._snaplen = spec.snaplen
         self._shedding = NOT_SHEDDING
-        self._asked_snaplen = spec.snaplen
-        """Of the source, when it was opened or swapped last: shorter than declared while the host's limits shed."""
+        self._asked = (spec.snaplen, FlowRules())
+        """Of the source, when it was opened or swapped last: less than declared while the host's limits shed."""
+        self._can_sample = True
         self._refused_revision = 0
         self._deadline_s: float | None = None
         self._limited_s: float | None = None
@@ -253,7 +255,7 @@ class CaptureSession:
         spec = self.spec = self._wanted
         self._revisions, self._payloads = [spec.filter_revision], [spec.payload]
         self.filter_revision, self._snaplen = spec.filter_revision, spec.snaplen
-        self._asked_snaplen = spec.snaplen
+        self._asked, self._can_sample = (spec.snaplen, _flows_of(spec)), source.clock_source != "file"
         self.link_type = source.link_type
         self._open_lane(from_file=source.clock_source == "file")
         self.books.open_source(source)
@@ -347,7 +349,7 @@ class CaptureSession:
             if wanted.filter_revision not in (self.filter_revision, self._refused_revision):
                 self._swap(source, wanted)
             self.spec = self._tried = wanted
-        if source.clock_source != "file" and self._asked_snaplen != self._snaplen_of(wanted):
+        if source.clock_source != "file" and self._asked != self._left_by_limits(wanted):
             self._swap(source, wanted)
         if wanted.state == "paused" and self.state != "paused":
             source.pause()
@@ -365,10 +367,19 @@ class CaptureSession:
 
     def _swap(self, source: PacketSource, wanted: SessionSpec) -> None:
         """Another filter, snaplen or flow rules on the open socket. One that is refused leaves the old one in force."""
-        self._asked_snaplen = wanted.snaplen if source.clock_source == "file" else self._snaplen_of(wanted)
+        file = source.clock_source == "file"
+        self._asked = snaplen, flows = (
+            (wanted.snaplen, _flows_of(wanted)) if file else self._left_by_limits(wanted)
+        )
         try:
-            flows = FlowRules(wanted.flow_cutoff_bytes, wanted.flow_sampling or 1)
-            self.filter_swap_ns = source.apply(wanted.filter, self._asked_snaplen, flows)
+            try:
+                self.filter_swap_ns = source.apply(wanted.filter, snaplen, flows)
+            except FilterError:
+                if flows == _flows_of(wanted):
+                    raise
+                self._can_sample = False  # the limits' step without sampling, then
+                self._asked = snaplen, flows = self._left_by_limits(wanted)
+                self.filter_swap_ns = source.apply(wanted.filter, snaplen, flows)
         except FilterError as error:
             self._refused_revision = wanted.filter_revision
             reason = (
@@ -382,11 +393,14 @@ class CaptureSession:
         self.reason = ""
         self._around.changed()
 
-    def _snaplen_of(self, wanted: SessionSpec) -> int:
-        """As declared, or what the host's limits leave of it."""
-        if self._shedding.step is Step.NOTHING:
-            return wanted.snaplen
-        return min(wanted.snaplen, self._around.config.limits_snaplen)
+    def _left_by_limits(self, wanted: SessionSpec) -> tuple[int, FlowRules]:
+        """Snaplen and flows as declared, or what the host's limits leave of them."""
+        step, config, flows = self._shedding.step, self._around.config, _flows_of(wanted)
+        if step is Step.NOTHING:
+            return wanted.snaplen, flows
+        if step >= Step.SAMPLED and self._can_sample:
+            flows = replace(flows, one_in=min(flows.one_in * config.limits_sampling, MAX_FLOW_SAMPLING))
+        return min(wanted.snaplen, config.limits_snaplen), flows
 
     def _limit_reached(self) -> str:
         spec, memory = self.spec, self._memory
@@ -470,3 +484,7 @@ class CaptureSession:
         assert self._writer is not None
         self._writer.close(reason, origin)
         self._become("stopped", reason)
+
+
+def _flows_of(spec: SessionSpec) -> FlowRules:
+    return FlowRules(spec.flow_cutoff_bytes, spec.flow_sampling or 1)

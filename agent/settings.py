@@ -318,8 +318,8 @@ class Config:
         None,
         "limits.cpu_percent",
         Kind.NUMBER,
-        "The agent's share of one core. Above it for three seconds the agent sheds: first it cuts packets to "
-        "`limits.snaplen`, then it turns them away, counted; it says so on the page and comes back by itself.",
+        "The agent's share of one core. Above it for 3 s it sheds, a step at a time: packets cut to `limits.snaplen`, "
+        "flows sampled, all turned away and counted. It says so on the page and comes back by itself.",
         default_text="no limit",
         unit="percent",
         bounds=(1, 100_000),
@@ -366,6 +366,14 @@ class Config:
         "What the first step leaves of each packet.",
         unit="bytes",
         bounds=(1, 262144),
+    )
+    limits_sampling: int = _setting(
+        10,
+        "limits.sampling",
+        Kind.COUNT,
+        "With eBPF the second step keeps one flow in so many, of those the session keeps.",
+        unit="flows",
+        bounds=(2, 65536),
     )
     replay_file: Path | None = _setting(
         None,

@@ -19,7 +19,7 @@ from agent.self_limits import (
     words,
 )
 from agent.settings import MIB, Config
-from tests.agent.test_agent import Lab, lab, spec, tell_changed
+from tests.agent.test_agent import PORT, Lab, lab, spec, tell_changed
 from tests.support.nats_backbone import until
 from wire.batch import Kind
 from wire.chain import Verdict
@@ -55,8 +55,8 @@ def after(looks: list[Measured], start: Shedding = NOT_SHEDDING, config: Config 
 )
 def test_each_limit_triggers_after_three_looks_one_step_at_a_time(bad: dict[str, float], reason: str) -> None:
     look = replace(FINE, **bad)  # type: ignore[arg-type]
-    steps = after([look] * (3 * TRIGGER_LOOKS))
-    assert steps == [Step.NOTHING] * 2 + [Step.SHORT] * 3 + [Step.AWAY] * 4
+    steps = after([look] * (4 * TRIGGER_LOOKS))
+    assert steps == [Step.NOTHING] * 2 + [Step.SHORT] * 3 + [Step.SAMPLED] * 3 + [Step.AWAY] * 4
     standing = NOT_SHEDDING
     for _ in range(TRIGGER_LOOKS):
         standing = decide(standing, look, CONFIG)
@@ -71,20 +71,20 @@ def test_peaks_trigger_nothing() -> None:
 
 def test_recovery_has_a_threshold_of_its_own_and_takes_ten_looks_a_step() -> None:
     away = Shedding(Step.AWAY, "cpu")
-    steps = after([FINE] * (2 * RECOVER_LOOKS), away)
-    assert steps == [Step.AWAY] * 9 + [Step.SHORT] * 10 + [Step.NOTHING]
+    steps = after([FINE] * (3 * RECOVER_LOOKS), away)
+    assert steps == [Step.AWAY] * 9 + [Step.SAMPLED] * 10 + [Step.SHORT] * 10 + [Step.NOTHING]
     between = replace(FINE, cpu_percent=45)  # below the trigger, not below 80 % of it
     assert set(after([between] * 100, away)) == {Step.AWAY}
     assert set(after(([FINE] * 9 + [between]) * 10, away)) == {Step.AWAY}
     low_disk = replace(FINE, disk_free_bytes=120 * MIB)  # 100 / 0.8 = 125 MiB
     assert set(after([low_disk] * 100, away)) == {Step.AWAY}
-    assert after([replace(FINE, disk_free_bytes=126 * MIB)] * 10, away)[-1] is Step.SHORT
+    assert after([replace(FINE, disk_free_bytes=126 * MIB)] * 10, away)[-1] is Step.SAMPLED
 
 
 def test_a_new_excess_on_the_way_back_sheds_again() -> None:
     bad = replace(FINE, uplink_bytes_per_s=1e9)
     looks = [FINE] * RECOVER_LOOKS + [bad] * TRIGGER_LOOKS
-    assert after(looks, Shedding(Step.AWAY, "cpu"))[-4:] == [Step.SHORT] * 3 + [Step.AWAY]
+    assert after(looks, Shedding(Step.AWAY, "cpu"))[-4:] == [Step.SAMPLED] * 3 + [Step.AWAY]
 
 
 def test_what_cannot_be_measured_triggers_nothing_and_recovers_nothing() -> None:
@@ -115,20 +115,22 @@ async def test_an_agent_under_load_sheds_counts_and_comes_back(lab: Lab, tmp_pat
     """More is sent than its owner allows: it cuts, then turns away, and when the load ends it takes packets again."""
     file = tmp_path / "agent.yaml"
     file.write_text("limits:\n  uplink_bytes_per_s: 4 KiB\nbatch:\n  compression: none\n")
-    one = spec()
+    one = replace(spec(), filter="udp")
     await lab.home.declare(lab.hub, 1, one)
     lab.home.start("run", "--config", str(file))
     await lab.state(one.id, "running")
 
     async def under_load(words_: str, timeout_s: float) -> None:
         def said() -> bool:
-            lab.send(50, size=600)
+            for port in range(PORT, PORT + 50):  # as many flows
+                lab.send(2, port, size=600)
             session = lab.session(one.id)
             return session is not None and words_ in session.reason
 
         await until(said, timeout_s)
 
     await under_load("more than 4096 bytes per second sent): packets are cut short", 20)
+    await under_load("packets are cut short and, with eBPF, flows are sampled", 20)
     await under_load("packets are turned away and counted", 20)
     await until(lambda: lab.books(one.id).dropped_newest > 0, 15)
     assert any("over the limits of the agent's host" in alert for alert in lab.heartbeats[-1].alerts)
@@ -137,9 +139,9 @@ async def test_an_agent_under_load_sheds_counts_and_comes_back(lab: Lab, tmp_pat
         session = lab.session(one.id)
         return session is not None and session.reason == ""
 
-    await until(back, 60)
+    await until(back, 90)
     lab.send(100, size=600)
-    await lab.home.declare(lab.hub, 2, spec(state="stopped"))
+    await lab.home.declare(lab.hub, 2, replace(one, state="stopped"))
     await tell_changed(lab)
     await lab.state(one.id, "stopped")
     batches = await lab.batches(one.id)
@@ -147,6 +149,10 @@ async def test_an_agent_under_load_sheds_counts_and_comes_back(lab: Lab, tmp_pat
     assert batches[-1].header.kind is Kind.CLOSING
     assert books.received_difference() == books.captured_difference() == 0
     assert books.received > books.dropped_newest > 0
+    if lab.reports[-1].capture_path.endswith("ebpf"):
+        assert books.sampled_out
+    else:
+        assert books.sampled_out is None
     kinds = {kind: [b.header for b in batches if b.header.kind is kind] for kind in Kind}
     assert {header.snaplen for header in kinds[Kind.PACKETS]} == {262144, 96}
     # Of the interval in which the filter was swapped, packets keep what the more generous one kept.
