@@ -1,7 +1,7 @@
 # ruff: noqa: RUF009 - _setting makes a dataclass field, as field() does
 """Every setting of the agent in one table: the fields of `Config` with key, type, default, unit and help.
 
-`agent.config` reads a file by this table, docs/agent-configuration.md is generated from it (and a test compares).
+`agent.config` reads a file by this table, `agent.settings_page` makes docs/agent-configuration.md of it.
 """
 
 from __future__ import annotations
@@ -438,36 +438,6 @@ SETTINGS: dict[str, tuple[str, Setting]] = {
 SECTIONS: tuple[str, ...] = tuple(dict.fromkeys(key.split(".")[0] for key in SETTINGS if "." in key))
 
 
-def documentation() -> str:
-    """docs/agent-configuration.md, whole."""
-    lines = [
-        "# Configuration of the agent",
-        "",
-        "<!-- generated from agent/settings.py by `python -m agent.settings`; a test compares -->",
-        "",
-        "The agent runs without a configuration file: enrolment gives it all it needs. A file changes what is below:",
-        "`wirepool agent run --config agent.yaml`. `wirepool agent check-config agent.yaml` says what is wrong with a",
-        "file, with line, reason and remedy. Unknown keys are errors. Sizes may be written as `64 MiB`, `1 GB` or a",
-        "number of bytes. Relative paths are relative to the file.",
-        "",
-    ]
-    for section in ("", *SECTIONS):
-        lines += [
-            f"## {section or 'General'}",
-            "",
-            "| key | type | default | what it does |",
-            "|---|---|---|---|",
-        ]
-        for key, (_, setting) in SETTINGS.items():
-            if (key.split(".")[0] if "." in key else "") == section:
-                lines.append(
-                    f"| `{key}` | {type_text(setting)} | {setting.default_text} | {_help(setting)} |"
-                )
-        lines.append("")
-    lines += ["## Example", "", "```yaml", EXAMPLE.strip(), "```", ""]
-    return "\n".join(lines)
-
-
 def type_text(setting: Setting) -> str:
     """What a value of it must be, in words: also the "expected" of an error."""
     text = setting.kind.value
@@ -479,22 +449,3 @@ def type_text(setting: Setting) -> str:
         return f"{text}, {size_text(int(setting.low))} to {size_text(int(setting.high))}"
     unit = f" {setting.unit}" if setting.unit else ""
     return f"{text}, {setting.low:g} to {setting.high:g}{unit}"
-
-
-def _help(setting: Setting) -> str:
-    return setting.help + (f" Example: `{setting.example}`" if setting.example else "")
-
-
-EXAMPLE = """
-name: web1
-spool:
-  directory: /srv/spool
-  max_bytes: 20 GiB
-publish:
-  window: 8
-log:
-  level: info
-"""
-
-if __name__ == "__main__":
-    print(documentation(), end="")
