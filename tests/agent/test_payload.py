@@ -110,6 +110,7 @@ CASES = {
     "icmp": (ether(ip4(1, b"\x08\0\0\0\0\1\0\1" + SECRET)), 42),
     "first fragment": (ether(ip4(17, udp(), fragment=0x2000)), 42),
     "later fragment": (ether(ip4(17, SECRET, fragment=0x0003)), 34),
+    "a fragment of the greatest offset's highest bit": (ether(ip4(17, SECRET, fragment=0x1000)), 34),
     "sctp": (ether(ip4(132, bytes(12) + SECRET)), 34),
     "gre": (ether(ip4(47, bytes(4) + ip4(6, tcp()))), 34),
     "ip in ip": (ether(ip4(4, ip4(6, tcp()))), 34),
@@ -204,6 +205,7 @@ WITHOUT_TLS = PayloadPolicy("masked", None, ((443, 443), (8000, 8100)))
         (ether(ip4(6, tcp(port=443))), False),
         (ether(ip4(17, udp(port=8050))), False),
         (ether(ip6(17, udp(port=8100)), 0x86DD), False),
+        (ether(ip4(6, b"\x01\xbb" + tcp(port=80)[2:])), False),  # the answer of port 443
         (ether(ip4(6, tcp(port=80))), True),
         (ether(ip4(17, udp(port=8101))), True),
         (ether(ip4(1, b"\x08\0\0\0\0\1\0\1" + SECRET)), True),
