@@ -25,7 +25,11 @@ def extension(name: str, source: str) -> Extension:
     )
 
 
-extensions = [extension("wire._columns", "wire/_columns.c"), extension("agent._libpcap", "agent/_libpcap.c")]
+extensions = [
+    extension("wire._columns", "wire/_columns.c"),
+    extension("agent._payload", "agent/_payload.c"),
+    extension("agent._libpcap", "agent/_libpcap.c"),
+]
 if sys.platform == "linux":  # AF_PACKET is Linux's
     extensions.append(extension("agent._tpacket", "agent/_tpacket.c"))
 

@@ -33,9 +33,11 @@ from wire.books import Books
 from wire.clock import Clock
 from wire.keys import SigningKey
 from wire.names import Lane
+from wire.payload import FULL, PayloadPolicy
 
 HEADER_ROOM_BYTES = 2048
-"""More than header, signature and framing take (about 700 bytes with a name of full length)."""
+"""More than header, signature and framing take (about 700 bytes with a name of full length, 1200 with the longest
+payload policy)."""
 
 assert HEADER_ROOM_BYTES < MAX_HEADER_BYTES
 
@@ -48,6 +50,8 @@ class Origin:
     link_type: int
     snaplen: int
     filter_revision: int
+    payload: PayloadPolicy = FULL
+    """What was cut out of them before."""
 
 
 @dataclass(slots=True)
@@ -76,11 +80,14 @@ class Packed:
         return len(self.body.packed) + HEADER_ROOM_BYTES
 
 
-def pack(columns: Columns, origin: Origin, compressor: str) -> Packed:
-    """Encode and compress a batch's columns. They may be overwritten afterwards."""
+def pack(columns: Columns, origin: Origin, compressor: str | None) -> Packed:
+    """Encode and compress a batch's columns. They may be overwritten afterwards.
+
+    compressor None: only their sums, for a batch that will be turned away.
+    """
     sums = sums_of(columns)
     return Packed(
-        Body.of(encode_body(columns), compressor),
+        Body.empty() if compressor is None else Body.of(encode_body(columns), compressor),
         {
             "first_timestamp_ns": sums.first_timestamp_ns,
             "last_timestamp_ns": sums.last_timestamp_ns,
@@ -91,6 +98,7 @@ def pack(columns: Columns, origin: Origin, compressor: str) -> Packed:
             "link_type": origin.link_type,
             "snaplen": origin.snaplen,
             "filter_revision": origin.filter_revision,
+            "payload": None if origin.payload.full else origin.payload,
         },
         sums.packets,
         sums.captured_bytes,

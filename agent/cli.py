@@ -162,9 +162,11 @@ def _log_to(config: Config) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from agent.pipeline import Agent
+    from agent.privileges import drop_privileges
 
     config = _config(arguments)
     _log_to(config)
+    drop_privileges(config)
     identity = _identity(config)
     local = _local_sessions(config)
 

@@ -14,6 +14,7 @@ import yaml
 from agent.settings import SECTIONS, SETTINGS, Config, Kind, Setting, type_text
 from wire.errors import WireError
 from wire.names import check_agent_id, check_session_id
+from wire.payload import parse_ports
 
 MAX_FILE_BYTES = 1 << 20
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([A-Za-z]*)", re.ASCII)
@@ -67,6 +68,7 @@ def parse_config(content: bytes, path: Path) -> Config:
     root = reader.compose(content)
     if root is not None:
         reader.section(root, "")
+        reader.check_payload()
     if reader.problems:
         raise ConfigError(reader.problems)
     return reader.config
@@ -137,6 +139,21 @@ class _Reader:
             else:
                 self.complain(key_node, key, f"unknown key. {_did_you_mean(key)}")
 
+    def check_payload(self) -> None:
+        """An owner who writes only half of a mask must not believe that it is one."""
+        config = self.config
+        part = [key for key in ("payload.keep_bytes", "payload.ports_without") if key in config.lines]
+        if config.payload_policy == "masked":
+            if config.payload_keep_bytes is None and not config.payload_ports_without:
+                line = config.lines["payload.policy"]
+                message = "masked needs payload.keep_bytes or payload.ports_without. For no payload: headers"
+                self.problems.append(Problem(str(self._path), line, "payload.policy", message))
+        elif part:
+            message = (
+                f"has no effect with payload.policy {config.payload_policy}. Use masked, or leave it out"
+            )
+            self.problems.append(Problem(str(self._path), config.lines[part[0]], part[0], message))
+
     def _set(self, key: str, node: yaml.Node) -> None:
         name, setting = SETTINGS[key]
         try:
@@ -158,11 +175,13 @@ class _Reader:
         self.config.lines[key] = node.start_mark.line + 1
 
     def _value(self, setting: Setting, node: yaml.Node) -> Any:
-        if setting.kind in (Kind.SERVERS, Kind.ADDRESSES):
+        if setting.kind in (Kind.SERVERS, Kind.ADDRESSES, Kind.PORTS):
             if not isinstance(node, yaml.SequenceNode):
                 raise _Bad("a list goes in brackets: [a, b]")
             if len(node.value) > 64:
                 raise _Bad("more than 64 entries")
+            if setting.kind is Kind.PORTS:
+                return _ports(", ".join(_text(n) for n in node.value))
             return [
                 _server(_text(n)) if setting.kind is Kind.SERVERS else _address(_text(n)) for n in node.value
             ]
@@ -225,6 +244,13 @@ def _server(text: str) -> str:
     except ValueError as error:
         raise _Bad(f"{text[:60]!r}: {error}") from None
     return text
+
+
+def _ports(text: str) -> list[tuple[int, int]]:
+    try:
+        return list(parse_ports(text))
+    except WireError as error:
+        raise _Bad(str(error)) from None
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -19,6 +19,9 @@ from wire.names import Lane
 from wire.report import LaneHead
 from wire.session import SessionSpec
 
+MAX_AWAY_REASONS = 4
+"""Of the packets turned away between two batches; a link has room for 256 bytes."""
+
 
 class LaneWriter:
     """The bulk lane of one session in this boot; its chain goes on where the boot before left it."""
@@ -35,6 +38,7 @@ class LaneWriter:
         self._memory = memory
         self._books = books
         self._around = around
+        self._away_reasons: list[str] = []
         head = memory.heads[Lane.BULK]
         found = around.last_records.get((spec.id, Lane.BULK))
         if found is not None and (found.boot != head.boot or found.next_sequence > head.next_sequence):
@@ -71,9 +75,11 @@ class LaneWriter:
             self._append(record, message, packed.size)
         return admission
 
-    def turn_away(self, packed: Packed) -> None:
+    def turn_away(self, packed: Packed, reason: str = "spool full") -> None:
         """Count a batch that found no room, here and in the chain."""
         self._count(packed)
+        if reason not in self._away_reasons and len(self._away_reasons) < MAX_AWAY_REASONS:
+            self._away_reasons.append(reason)
         self._chain.note_turned_away(packed)
         with self._around.spool.lock:
             self._books.dropped_newest += packed.packets
@@ -97,7 +103,9 @@ class LaneWriter:
         room = HEADER_ROOM_BYTES
         if self._around.spool.admit(self.lane, room, closing=closing) is not Admission.ACCEPTED:
             return False
-        record, message = self._chain.seal_turned_away(origin, "spool full", self._read_books())
+        reason = "; ".join(self._away_reasons)
+        record, message = self._chain.seal_turned_away(origin, reason, self._read_books())
+        self._away_reasons = []
         self._append(record, message, room)
         return True
 

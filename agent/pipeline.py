@@ -33,6 +33,7 @@ from agent.publisher import Publisher
 from agent.reconcile import Reconciler
 from agent.reporting import Reporter
 from agent.segment import Record
+from agent.self_limits import SelfLimits
 from agent.session import CaptureSession
 from agent.session_memory import ChainHead
 from agent.settings import Config
@@ -131,6 +132,7 @@ class Agent:
             changed=self._session_changed,
         )
         self._sessions = Reconciler(self._around, config.state_dir / "sessions")
+        self._limits = SelfLimits(config, lambda: self._publisher.sent_bytes, self._sessions.shed)
         self._desired = DesiredState(identity, self._link)
         self._control = ControlPoint(
             identity, self._link, watch=self._sessions.watch, changed=self._desired.ask
@@ -198,6 +200,7 @@ class Agent:
                         self._reporter.run_heartbeats(),
                         self._watch_clock(),
                         self._watch_link(),
+                        self._limits.run(),
                         self._find_capture_path(),
                     )
                 ]

@@ -75,6 +75,8 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._logged_s: dict[str, float] = {}
         self.counters: Counter[str] = Counter()
+        self.sent_bytes = 0
+        """Handed to the connection, repetitions included."""
         """stored, duplicate, retried, no_answer, not_taken, link_away, poisoned."""
 
     def wake(self) -> None:
@@ -131,6 +133,7 @@ class Publisher:
         try:
             while True:
                 tries += 1
+                self.sent_bytes += len(spooled.message)
                 try:
                     stored = await self._link.publish_batch(
                         subject,

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from agent.self_limits import NOT_SHEDDING, Shedding
 from agent.session import CaptureSession
 from agent.session_memory import SessionMemory
 from agent.surroundings import Surroundings
@@ -33,6 +34,7 @@ class Reconciler:
         self._directory = directory
         self._retry = asyncio.Event()
         self._leaving = False
+        self.standing = NOT_SHEDDING
         self._unlisted: set[str] = set()
         self._heard: set[str] = set()
         """Sessions whose final books were in a heartbeat that was sent."""
@@ -86,6 +88,7 @@ class Reconciler:
             memory = SessionMemory(self._directory / spec.id)
         session = CaptureSession(spec, memory, self._around)
         self.sessions[spec.id] = session
+        session.shed(self.standing)
         session.start()
 
     def _declare(self, session: CaptureSession, spec: SessionSpec) -> None:
@@ -134,6 +137,12 @@ class Reconciler:
         """Somebody watches this session until then."""
         if session in self.sessions:
             self.sessions[session].watch(until_ns)
+
+    def shed(self, standing: Shedding) -> None:
+        """What every session gives up now, and those that begin."""
+        self.standing = standing
+        for session in self.sessions.values():
+            session.shed(standing)
 
     def leave_out(self, own_traffic: list[tuple[str, int]]) -> None:
         """Addresses that no session captures from now on."""

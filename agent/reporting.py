@@ -23,13 +23,22 @@ from agent.interfaces import InterfaceError, list_interfaces
 from agent.link import Link, LinkAway
 from agent.publisher import Publisher
 from agent.reconcile import Reconciler
+from agent.self_limits import words
 from agent.spool import Spool
 from agent.version import VERSION
 from wire.batch import WIRE_VERSION
 from wire.clock import Clock
 from wire.control import Domain, seal
 from wire.names import heartbeat_subject, report_subject
-from wire.report import MAX_ALERT_BYTES, MAX_ALERTS, Heartbeat, InterfaceReport, Report, SessionBeat
+from wire.report import (
+    CAPABILITY_PAYLOAD,
+    MAX_ALERT_BYTES,
+    MAX_ALERTS,
+    Heartbeat,
+    InterfaceReport,
+    Report,
+    SessionBeat,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +46,15 @@ REPORT_EVERY_S = 30.0
 HEARTBEAT_EVERY_S = 5.0
 _SETTLE_S = 0.05
 """Changes that come together go into one report."""
-_CAPABILITIES = ("replay", "promiscuous", "filter-swap", "lane-bulk", "lane-prio", "zstd")
+_CAPABILITIES = (
+    "replay",
+    "promiscuous",
+    "filter-swap",
+    "lane-bulk",
+    "lane-prio",
+    "zstd",
+    CAPABILITY_PAYLOAD,
+)
 
 
 class Reporter:
@@ -196,6 +213,8 @@ class Reporter:
     def alerts(self) -> list[str]:
         """What a person should know of, in sentences; empty when all is well."""
         found = []
+        if shedding := words(self._sessions.standing):
+            found.append(shedding)
         if self._spool.disk_error is not None:
             found.append(f"the spool's disk refuses: {self._spool.disk_error}; batches wait in memory")
         damaged = self._spool.damage()

@@ -14,12 +14,15 @@ import contextlib
 import logging
 import threading
 import time
+from dataclasses import replace
 
 from agent.batcher import Origin, behind, pack
 from agent.books import SessionBooks
 from agent.bpf_filter import FilterError
 from agent.lane import SpoolLane
 from agent.lane_writer import LaneWriter
+from agent.payload import enforce, owners_policy
+from agent.self_limits import NOT_SHEDDING, Shedding, Step, words
 from agent.session_memory import SessionMemory
 from agent.sources.source import (
     BUFFER_DATA_BYTES,
@@ -33,10 +36,10 @@ from agent.spool import Admission
 from agent.surroundings import Surroundings
 from wire.batch import Columns
 from wire.books import Books
-from wire.errors import WireError
 from wire.names import Lane
+from wire.payload import PayloadPolicy
 from wire.report import LaneHead, SessionReport
-from wire.session import SessionSpec
+from wire.session import MAX_FLOW_SAMPLING, SessionSpec
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,14 @@ class CaptureSession:
         self._watched_until_ns = 0
         self._writer: LaneWriter | None = None
         self._revisions = [spec.filter_revision]
+        self._owners_payload = owners_policy(around.config)
+        self._payloads = [spec.payload]
+        """The payload policy of each of `_revisions`."""
         self._snaplen = spec.snaplen
+        self._shedding = NOT_SHEDDING
+        self._asked = (spec.snaplen, FlowRules())
+        """Of the source, when it was opened or swapped last: less than declared while the host's limits shed."""
+        self._can_sample = True
         self._refused_revision = 0
         self._deadline_s: float | None = None
         self._limited_s: float | None = None
@@ -129,6 +139,11 @@ class CaptureSession:
         if source is not None and self.spec.exclude_own_traffic:
             source.leave_out(own_traffic)
 
+    def shed(self, standing: Shedding) -> None:
+        """The agent takes too much of its host, or no longer. Of a file nothing is ever dropped or cut."""
+        self._shedding = standing
+        self._poke()
+
     def leave(self) -> None:
         """The agent stops: deliver what was accepted and end the thread, without a closing batch."""
         self._leaving = True
@@ -161,6 +176,7 @@ class CaptureSession:
             link_type=self.link_type,
             boot=self._around.boot,
             started_ns=self._memory.started_ns,
+            payload=self._payload(self._payloads[-1]),
             lanes=lanes,
         )
 
@@ -237,8 +253,9 @@ class CaptureSession:
 
     def _begin(self, source: PacketSource) -> None:
         spec = self.spec = self._wanted
-        self._revisions = [spec.filter_revision]
+        self._revisions, self._payloads = [spec.filter_revision], [spec.payload]
         self.filter_revision, self._snaplen = spec.filter_revision, spec.snaplen
+        self._asked, self._can_sample = (spec.snaplen, _flows_of(spec)), source.clock_source != "file"
         self.link_type = source.link_type
         self._open_lane(from_file=source.clock_source == "file")
         self.books.open_source(source)
@@ -314,7 +331,8 @@ class CaptureSession:
         progress = getattr(source, "progress", None)
         self.progress = progress if isinstance(progress, float) else None
         if self.state in ("running", "paused") and not self._refused_revision:
-            self._become(self.state, source.notice or "")
+            shedding = "" if source.clock_source == "file" else words(self._shedding)
+            self._become(self.state, source.notice or shedding)
 
     # -- obeying -------------------------------------------------------------------------------------------------
 
@@ -331,6 +349,8 @@ class CaptureSession:
             if wanted.filter_revision not in (self.filter_revision, self._refused_revision):
                 self._swap(source, wanted)
             self.spec = self._tried = wanted
+        if source.clock_source != "file" and self._asked != self._left_by_limits(wanted):
+            self._swap(source, wanted)
         if wanted.state == "paused" and self.state != "paused":
             source.pause()
             self._become("paused")
@@ -347,9 +367,19 @@ class CaptureSession:
 
     def _swap(self, source: PacketSource, wanted: SessionSpec) -> None:
         """Another filter, snaplen or flow rules on the open socket. One that is refused leaves the old one in force."""
+        file = source.clock_source == "file"
+        self._asked = snaplen, flows = (
+            (wanted.snaplen, _flows_of(wanted)) if file else self._left_by_limits(wanted)
+        )
         try:
-            flows = FlowRules(wanted.flow_cutoff_bytes, wanted.flow_sampling or 1)
-            self.filter_swap_ns = source.apply(wanted.filter, wanted.snaplen, flows)
+            try:
+                self.filter_swap_ns = source.apply(wanted.filter, snaplen, flows)
+            except FilterError:
+                if flows == _flows_of(wanted):
+                    raise
+                self._can_sample = False  # the limits' step without sampling, then
+                self._asked = snaplen, flows = self._left_by_limits(wanted)
+                self.filter_swap_ns = source.apply(wanted.filter, snaplen, flows)
         except FilterError as error:
             self._refused_revision = wanted.filter_revision
             reason = (
@@ -357,10 +387,20 @@ class CaptureSession:
             )
             self._become(self.state, reason)
             return
+        self._payloads.append(wanted.payload)
         self._revisions.append(wanted.filter_revision)
         self.filter_revision, self._refused_revision = wanted.filter_revision, 0
         self.reason = ""
         self._around.changed()
+
+    def _left_by_limits(self, wanted: SessionSpec) -> tuple[int, FlowRules]:
+        """Snaplen and flows as declared, or what the host's limits leave of them."""
+        step, config, flows = self._shedding.step, self._around.config, _flows_of(wanted)
+        if step is Step.NOTHING:
+            return wanted.snaplen, flows
+        if step >= Step.SAMPLED and self._can_sample:
+            flows = replace(flows, one_in=min(flows.one_in * config.limits_sampling, MAX_FLOW_SAMPLING))
+        return min(wanted.snaplen, config.limits_snaplen), flows
 
     def _limit_reached(self) -> str:
         spec, memory = self.spec, self._memory
@@ -378,17 +418,29 @@ class CaptureSession:
         if buffer is None:
             return Origin(source.interface, source.link_type, self._snaplen, self.filter_revision)
         self._snaplen = buffer.snaplen or self._snaplen
-        revision = self._revisions[min(buffer.filter_epoch, len(self._revisions) - 1)]
-        return Origin(buffer.interface, buffer.link_type, self._snaplen, revision)
+        epoch = min(buffer.filter_epoch, len(self._revisions) - 1)
+        payload = self._payload(self._payloads[epoch])
+        return Origin(buffer.interface, buffer.link_type, self._snaplen, self._revisions[epoch], payload)
+
+    def _payload(self, declared: PayloadPolicy) -> PayloadPolicy:
+        """What of the payload may leave of packets that were captured under `declared`: what that, the newest order
+        (obeyed yet or not) and the host's owner all allow."""
+        return declared.and_also(self._wanted.payload).and_also(self._owners_payload)
 
     def _ship(self, source: PacketSource, buffer: BatchBuffer, columns: Columns | None = None) -> str:
         """Seal and spool what the buffer holds (or these of its columns); return the reason when that is the end."""
         origin = self._origin(source, buffer)
+        config, shedding = self._around.config, self._shedding
+        away = shedding.step is Step.AWAY and source.clock_source != "file"
         try:
-            packed = pack(columns or buffer.columns(), origin, self._around.config.batch_compression)
-        except WireError as error:  # a source that breaks its word: nothing of it may be lost silently
+            columns = enforce(columns or buffer.columns(), origin.link_type, origin.payload)
+            packed = pack(columns, origin, None if away else config.batch_compression)
+        except ValueError as error:  # a source that breaks its word: nothing of it may be lost silently
             raise SourceError(f"the source gave an impossible batch: {error}") from None
         assert self._writer is not None
+        if away:
+            self._writer.turn_away(packed, f"limits of the host: {shedding.reason}")
+            return ""
         admission = self._writer.write(packed, origin)
         while admission is not Admission.ACCEPTED and source.clock_source == "file":
             if self._wanted.state == "stopped":
@@ -432,3 +484,7 @@ class CaptureSession:
         assert self._writer is not None
         self._writer.close(reason, origin)
         self._become("stopped", reason)
+
+
+def _flows_of(spec: SessionSpec) -> FlowRules:
+    return FlowRules(spec.flow_cutoff_bytes, spec.flow_sampling or 1)

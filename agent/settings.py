@@ -1,7 +1,7 @@
 # ruff: noqa: RUF009 - _setting makes a dataclass field, as field() does
 """Every setting of the agent in one table: the fields of `Config` with key, type, default, unit and help.
 
-`agent.config` reads a file by this table, docs/agent-configuration.md is generated from it (and a test compares).
+`agent.config` reads a file by this table, `agent.settings_page` makes docs/agent-configuration.md of it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Kind(Enum):
     CHOICE = "one of"
     SERVERS = "list of server URLs"
     ADDRESSES = "list of addresses"
+    PORTS = "list of ports and ranges"
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +288,93 @@ class Config:
         default_text="[]",
         example="[192.0.2.7:3128]",
     )
+    payload_policy: str = _setting(
+        "full",
+        "payload.policy",
+        Kind.CHOICE,
+        "What may leave this host of each packet's payload, whatever a session asks for: all of it, none (`headers`), "
+        "or the part that the next two keys say (`masked`). The stricter of this and the session's policy wins.",
+        choices=("full", "headers", "masked"),
+    )
+    payload_keep_bytes: int | None = _setting(
+        None,
+        "payload.keep_bytes",
+        Kind.COUNT,
+        "With `masked`: how many bytes of the payload may leave.",
+        default_text="all",
+        unit="bytes",
+        bounds=(0, 262144),
+    )
+    payload_ports_without: list[tuple[int, int]] = _setting(
+        [],
+        "payload.ports_without",
+        Kind.PORTS,
+        "With `masked`: TCP and UDP ports whose packets give away no payload. Packets whose ports can't be seen (later "
+        "fragments, tunnels, other protocols) give away none either.",
+        default_text="[]",
+        example="[443, 8000-8100]",
+    )
+    limits_cpu_percent: float | None = _setting(
+        None,
+        "limits.cpu_percent",
+        Kind.NUMBER,
+        "The agent's share of one core. Above it for 3 s it sheds, a step at a time: packets cut to `limits.snaplen`, "
+        "flows sampled, all turned away and counted. It says so on the page and comes back by itself.",
+        default_text="no limit",
+        unit="percent",
+        bounds=(1, 100_000),
+    )
+    limits_memory_bytes: int | None = _setting(
+        None,
+        "limits.memory_bytes",
+        Kind.SIZE,
+        "The same for resident memory; 32 MiB of it are each session's ring.",
+        default_text="no limit",
+        unit="bytes",
+        bounds=(16 * MIB, 64 * TIB),
+    )
+    limits_uplink_bytes_per_s: int | None = _setting(
+        None,
+        "limits.uplink_bytes_per_s",
+        Kind.SIZE,
+        "The same for what is sent to the server in a second.",
+        default_text="no limit",
+        unit="bytes/s",
+        bounds=(1 * KIB, 1 * TIB),
+    )
+    limits_disk_free_bytes: int = _setting(
+        64 * MIB,
+        "limits.disk_free_bytes",
+        Kind.SIZE,
+        "The same when less than this is free on the spool's disk; 0: no limit.",
+        unit="bytes",
+        bounds=(0, 64 * TIB),
+    )
+    limits_recover_percent: float = _setting(
+        80.0,
+        "limits.recover_percent",
+        Kind.NUMBER,
+        "A step of shedding is taken back when all are below this share of their limit for ten seconds (free disk: "
+        "the limit divided by it).",
+        unit="percent",
+        bounds=(1, 99),
+    )
+    limits_snaplen: int = _setting(
+        96,
+        "limits.snaplen",
+        Kind.COUNT,
+        "What the first step leaves of each packet.",
+        unit="bytes",
+        bounds=(1, 262144),
+    )
+    limits_sampling: int = _setting(
+        10,
+        "limits.sampling",
+        Kind.COUNT,
+        "With eBPF the second step keeps one flow in so many, of those the session keeps.",
+        unit="flows",
+        bounds=(2, 65536),
+    )
     replay_file: Path | None = _setting(
         None,
         "replay.file",
@@ -350,36 +438,6 @@ SETTINGS: dict[str, tuple[str, Setting]] = {
 SECTIONS: tuple[str, ...] = tuple(dict.fromkeys(key.split(".")[0] for key in SETTINGS if "." in key))
 
 
-def documentation() -> str:
-    """docs/agent-configuration.md, whole."""
-    lines = [
-        "# Configuration of the agent",
-        "",
-        "<!-- generated from agent/settings.py by `python -m agent.settings`; a test compares -->",
-        "",
-        "The agent runs without a configuration file: enrolment gives it all it needs. A file changes what is below:",
-        "`wirepool agent run --config agent.yaml`. `wirepool agent check-config agent.yaml` says what is wrong with a",
-        "file, with line, reason and remedy. Unknown keys are errors. Sizes may be written as `64 MiB`, `1 GB` or a",
-        "number of bytes. Relative paths are relative to the file.",
-        "",
-    ]
-    for section in ("", *SECTIONS):
-        lines += [
-            f"## {section or 'General'}",
-            "",
-            "| key | type | default | what it does |",
-            "|---|---|---|---|",
-        ]
-        for key, (_, setting) in SETTINGS.items():
-            if (key.split(".")[0] if "." in key else "") == section:
-                lines.append(
-                    f"| `{key}` | {type_text(setting)} | {setting.default_text} | {_help(setting)} |"
-                )
-        lines.append("")
-    lines += ["## Example", "", "```yaml", EXAMPLE.strip(), "```", ""]
-    return "\n".join(lines)
-
-
 def type_text(setting: Setting) -> str:
     """What a value of it must be, in words: also the "expected" of an error."""
     text = setting.kind.value
@@ -391,22 +449,3 @@ def type_text(setting: Setting) -> str:
         return f"{text}, {size_text(int(setting.low))} to {size_text(int(setting.high))}"
     unit = f" {setting.unit}" if setting.unit else ""
     return f"{text}, {setting.low:g} to {setting.high:g}{unit}"
-
-
-def _help(setting: Setting) -> str:
-    return setting.help + (f" Example: `{setting.example}`" if setting.example else "")
-
-
-EXAMPLE = """
-name: web1
-spool:
-  directory: /srv/spool
-  max_bytes: 20 GiB
-publish:
-  window: 8
-log:
-  level: info
-"""
-
-if __name__ == "__main__":
-    print(documentation(), end="")

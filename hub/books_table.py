@@ -54,7 +54,10 @@ def groups(account: SessionBooks) -> tuple[Group, ...]:
     )
     captured = (
         _loss(
-            "dropped_newest", "dropped: newest", books.dropped_newest, "spool full, by the overflow policy"
+            "dropped_newest",
+            "dropped: newest",
+            books.dropped_newest,
+            "spool full, or over the limits of the agent's host",
         ),
         Line("spooled", "spooled", books.spooled, "written to the agent's disk"),
     )
@@ -96,7 +99,7 @@ def groups(account: SessionBooks) -> tuple[Group, ...]:
         Group("archived", "Acknowledged", books.acknowledged, "by the server", archived, off["archived"]),
         Group(
             "declared",
-            "Dropped by the overflow policy",
+            "Dropped by the agent, declared",
             dropped,
             "as the agent counts",
             declared,

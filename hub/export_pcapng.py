@@ -1,8 +1,8 @@
 """The blocks of an exported pcapng section.
 
-One interface block per (agent, boot, interface, link type, filter revision, snaplen), written when its first packet
-comes; one statistics block per interface block at the end. A boot's counters are of its whole session: they stand
-in the boot's last interface block, the others carry only what the file holds, so that a sum is right.
+One interface block per (agent, boot, interface, link type, filter revision, snaplen, payload policy), written when its
+first packet comes; one statistics block per interface block at the end. A boot's counters are of its whole session:
+they stand in the boot's last interface block, the others carry only what the file holds, so that a sum is right.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from hub.session_books import SessionBooks, session_books
 from wire import pcapng
 from wire.batch import Header, OpenBatch, decode_columns
 from wire.errors import WireError
+from wire.payload import PayloadPolicy
 from wire.report import Report
 from wire.strict_cbor import loads_map
 
 MAX_INTERFACES = 10_000
 
-InterfaceKey = tuple[str, str, bytes, str, int, int, int]
+InterfaceKey = tuple[str, str, bytes, str, int, int, int, PayloadPolicy | None]
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ class PcapngSection:
             header.link_type,
             header.filter_revision,
             header.snaplen,
+            header.payload,
         )
         block = b""
         interface = self._interfaces.get(key)
@@ -106,6 +108,7 @@ class PcapngSection:
             comment=(
                 f"wirepool session {header.session}, boot {header.boot.hex()}, "
                 f"filter revision {header.filter_revision}"
+                + (f", cut on the host: {header.payload.words}" if header.payload is not None else "")
             ),
         )
 
@@ -136,7 +139,7 @@ class PcapngSection:
                     spool = books.dropped_newest + books.dropped_oldest
                     comments.append(
                         f"counters of the whole boot: {books.received} received, {books.dropped_ring} dropped by the "
-                        f"full ring, {spool} by the full spool, {books.dropped_invalid} invalid, "
+                        f"full ring, {spool} by full spool or host's limits, {books.dropped_invalid} invalid, "
                         f"{books.own_traffic} of wirepool's own left out"
                     )
             blocks.append(

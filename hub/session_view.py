@@ -7,6 +7,7 @@ from typing import Any
 from hub.registry import SessionRecord
 from hub.sessions import session_state
 from wire.errors import WireError
+from wire.payload import PayloadPolicy
 from wire.report import SessionReport
 from wire.strict_cbor import loads_map
 
@@ -34,6 +35,8 @@ class SessionView:
     filter: str
     applied_revision: int | None
     """The filter revision the agent says is attached; None: it has said nothing yet."""
+    applied_payload: PayloadPolicy | None
+    """The payload policy the agent says is in force; None: it has said nothing yet."""
     ended: bool
     can_pause: bool
     can_resume: bool
@@ -62,6 +65,8 @@ class SessionView:
             "snaplen": spec.snaplen if spec else None,
             "flow_cutoff_bytes": spec.flow_cutoff_bytes if spec else None,
             "flow_sampling": spec.flow_sampling if spec else None,
+            "payload": spec.payload.to_map() if spec else None,
+            "applied_payload": self.applied_payload.to_map() if self.applied_payload is not None else None,
             "requested_by": record.requested_by,
             "created_ns": str(record.created_ns),
             "ended_ns": None if record.ended_ns is None else str(record.ended_ns),
@@ -89,6 +94,7 @@ def view(record: SessionRecord) -> SessionView:
         where=where,
         filter=spec.filter if spec is not None else "",
         applied_revision=reported.filter_revision if reported is not None else None,
+        applied_payload=reported.payload if reported is not None else None,
         ended=record.ended_ns is not None,
         can_pause=active and wanted == "running" and word not in ("refused", "failed"),
         can_resume=active and wanted == "paused",

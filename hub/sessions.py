@@ -10,18 +10,21 @@ of anything, and is obeyed once.
 """
 
 import dataclasses
+import logging
 import time
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import cbor2
 
-from hub.registry import ConflictError, Registry, SessionRecord
+from hub.agent_status import stored_body
+from hub.registry import AgentRecord, ConflictError, Registry, SessionRecord
 from wire.control import MAX_ENVELOPE_BYTES
 from wire.names import new_session_id
+from wire.payload import FULL, PayloadPolicy
+from wire.report import CAPABILITY_PAYLOAD, Report
 from wire.session import MAX_SESSIONS, MAX_SNAPLEN, Replay, SessionSpec
 
-if TYPE_CHECKING:
-    from wire.report import Report
+log = logging.getLogger(__name__)
 
 _STEPS: dict[str, frozenset[str]] = {
     "running": frozenset({"paused", "stopped"}),
@@ -69,10 +72,16 @@ class SessionControl:
         retention_bytes: int | None = None,
         exclude_own_traffic: bool = True,
         replay: Replay | None = None,
+        payload: PayloadPolicy = FULL,
         user: str,
     ) -> str:
-        """Record a session that the agent shall run and return its id."""
-        if not self._registry.agents.require(agent).enabled:
+        """Record a session that the agent shall run and return its id.
+
+        ConflictError also when the agent hasn't said that it obeys a payload policy and one is asked for.
+        """
+        record = self._registry.agents.require(agent)
+        _check_payload(record, payload)
+        if not record.enabled:
             raise ConflictError(f"agent {agent!r} is disabled: enable it before it can capture")
         if len(self._registry.sessions.all(agent=agent, active_only=True)) >= MAX_SESSIONS:
             raise ConflictError(f"agent {agent!r} has {MAX_SESSIONS} sessions already: stop one first")
@@ -97,6 +106,7 @@ class SessionControl:
             requested_by=user,
             created_ns=time.time_ns(),
             replay=replay,
+            payload=payload,
         )
         SessionSpec.from_map(spec.to_map())  # every bound, whoever built the spec
         self._check_room(agent, spec)
@@ -116,9 +126,14 @@ class SessionControl:
         self._step(session, "stopped")
 
     def change_filter(
-        self, session: str, filter: str, snaplen: int | None = None, flows: FlowOptions | None = None
+        self,
+        session: str,
+        filter: str,
+        snaplen: int | None = None,
+        flows: FlowOptions | None = None,
+        payload: PayloadPolicy | None = None,
     ) -> int:
-        """Swap the filter (and snaplen, and what is kept of flows) of a session; return its new filter revision.
+        """Swap the filter (and snaplen, what is kept of flows, payload policy); return the new filter revision.
 
         None leaves a thing as it is. No packet is lost by a change. The same again changes nothing and returns the
         present revision.
@@ -132,12 +147,15 @@ class SessionControl:
                 snaplen=spec.snaplen if snaplen is None else snaplen,
                 flow_cutoff_bytes=cutoff_bytes,
                 flow_sampling=one_in,
+                payload=spec.payload if payload is None else payload,
             )
             if changed == spec:
                 return spec.filter_revision
             changed = dataclasses.replace(changed, filter_revision=spec.filter_revision + 1)
             SessionSpec.from_map(changed.to_map())
-            self._check_room(self._registry.sessions.require(session).agent, changed)
+            agent = self._registry.sessions.require(session).agent
+            _check_payload(self._registry.agents.require(agent), changed.payload)
+            self._check_room(agent, changed)
             self._registry.sessions.replace_spec(session, changed)
             return changed.filter_revision
 
@@ -170,11 +188,12 @@ class SessionControl:
             raise ConflictError("the session has ended; start a new one")
         return record.spec
 
-    def apply_report(self, agent: str, report: "Report", received_ns: int) -> list[str]:
+    def apply_report(self, agent: str, report: Report, received_ns: int) -> list[str]:
         """Note what a verified report says of this agent's sessions; return the ids whose record changed.
 
         A session the agent calls stopped has ended, whoever ended it (a limit was reached, a replay is finished).
-        A stopped session that a report of the current `desired` no longer mentions has ended too.
+        A stopped session that a report of the current `desired` no longer mentions has ended too. One with a payload
+        policy is stopped when its agent's program has become one that would ignore it (an older version).
         """
         changed = []
         told = {entry.id: entry for entry in report.sessions}
@@ -182,6 +201,19 @@ class SessionControl:
         with self._registry.transaction():
             for record in self._registry.sessions.all(agent=agent, active_only=True):
                 if record.spec is None:
+                    continue
+                ignored = not record.spec.payload.full and CAPABILITY_PAYLOAD not in report.capabilities
+                if ignored and record.spec.state != "stopped":
+                    log.error(
+                        "session %s is stopped: version %s of the agent %s would ignore its payload policy (%s)",
+                        record.id,
+                        report.version,
+                        agent,
+                        record.spec.payload.words,
+                    )
+                    stopped = dataclasses.replace(record.spec, state="stopped")
+                    self._registry.sessions.replace_spec(record.id, stopped)
+                    changed.append(record.id)
                     continue
                 entry = told.get(record.id)
                 if entry is None:
@@ -208,6 +240,23 @@ class SessionControl:
             "SELECT revision FROM desired WHERE agent = ?", (agent,)
         ).fetchone()
         return int(row["revision"]) if row else 0
+
+
+def _check_payload(agent: AgentRecord, payload: PayloadPolicy) -> None:
+    """An agent that doesn't know the key would ignore it, and send what it was asked to keep. ConflictError then."""
+    if payload.full:
+        return
+    report = stored_body(agent.report, Report.from_map)
+    if report is None:
+        raise ConflictError(
+            f"agent {agent.id!r} has not reported yet, so it isn't known whether it can cut payload: "
+            "wait until it is online"
+        )
+    if CAPABILITY_PAYLOAD not in report.capabilities:
+        raise ConflictError(
+            f"agent {agent.id!r} (version {report.version}) can't cut payload and would send whole packets: "
+            "update it, or capture whole packets"
+        )
 
 
 def session_state(record: SessionRecord) -> tuple[str, str]:

@@ -56,6 +56,7 @@ from wire.errors import WireError
 from wire.framing import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, split_messages
 from wire.keys import SIGNATURE_BYTES, SigningKey
 from wire.names import Lane, check_agent_id, check_lane, check_session_id
+from wire.payload import MAX_MERGED_RANGES, PayloadPolicy
 from wire.strict_cbor import MAJOR_BYTES, dumps_map, encode_head, loads_map, read_head
 
 __all__ = [
@@ -168,9 +169,16 @@ class Header:
     link_type: int = field(metadata=_doc("integer", "LINKTYPE_ value of every packet; 1 is Ethernet."))
     interface: str = field(metadata=_doc("text", "Interface name on the agent's host: 1 to 128 bytes."))
     filter_revision: int = field(
-        metadata=_doc("integer", "Revision of filter and snaplen that was attached.")
+        metadata=_doc("integer", "Revision of filter, snaplen and payload policy that was in force.")
     )
     snaplen: int = field(metadata=_doc("integer", "Bytes kept of each packet: 1 to 262,144."))
+    payload: PayloadPolicy | None = field(
+        default=None,
+        metadata=_doc(
+            "map, optional",
+            "What was cut out of these packets before they were sealed; see its table. Absent: nothing.",
+        ),
+    )
     clock: Clock = field(metadata=_doc("map", "The agent's clock when the batch was sealed; see its table."))
     books: Books = field(metadata=_doc("map", "Running totals of the session when sealed; see their table."))
     last_sequence: int | None = field(
@@ -187,7 +195,7 @@ class Header:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, Clock | Books):
+            if isinstance(value, Clock | Books | PayloadPolicy):
                 value = value.to_map()
             elif isinstance(value, StrEnum):
                 value = value.value
@@ -221,6 +229,7 @@ class Header:
             interface=fields.text(map_, "interface", min_bytes=1, max_bytes=MAX_INTERFACE_BYTES),
             filter_revision=fields.integer(map_, "filter_revision", 1, 2**32 - 1),
             snaplen=fields.integer(map_, "snaplen", 1, MAX_CAPTURED_BYTES),
+            payload=_payload(map_),
             clock=Clock.from_map(fields.submap(map_, "clock", max_entries=64)),
             books=Books.from_map(fields.submap(map_, "books", max_entries=64)),
             last_sequence=fields.optional(map_, "last_sequence", fields.integer),
@@ -269,6 +278,11 @@ class Header:
         for name, most in (("captured_bytes", MAX_CAPTURED_BYTES), ("original_bytes", MAX_ORIGINAL_BYTES)):
             if getattr(self, name) > self.packets * most:
                 raise WireError(f"{name}: more than {most} for each of {self.packets} packets")
+
+
+def _payload(map_: dict[str, Any]) -> PayloadPolicy | None:
+    policy = fields.optional(map_, "payload", fields.submap)
+    return None if policy is None else PayloadPolicy.from_map(policy, max_ranges=MAX_MERGED_RANGES)
 
 
 _NAMES = tuple(member.name for member in dataclass_fields(Header))

@@ -37,7 +37,10 @@ class Books:
     )
     captured: int = field(default=0, metadata=_doc("Entered a batch."))
     dropped_newest: int = field(
-        default=0, metadata=_doc("Turned away by a full spool under the policies drop_newest and stop.")
+        default=0,
+        metadata=_doc(
+            "Turned away by a full spool under the policies drop_newest and stop, or by the limits of the agent's host."
+        ),
     )
     spooled: int = field(default=0, metadata=_doc("Written to the spool in a sealed batch."))
     dropped_oldest: int = field(

@@ -105,7 +105,7 @@ class Pcapng:
         out = b""
         key = (
             *(header.agent, header.boot, header.session, header.interface),
-            *(header.link_type, header.filter_revision, header.snaplen),
+            *(header.link_type, header.filter_revision, header.snaplen, header.payload),
         )
         number = self._interfaces.get(key)
         if number is None:
@@ -113,7 +113,8 @@ class Pcapng:
             out = self._pcapng.interface_block(
                 name=f"{header.agent}:{header.interface}",
                 description=f"agent {header.agent}, session {header.session}, boot {header.boot.hex()}, "
-                f"filter revision {header.filter_revision}",
+                f"filter revision {header.filter_revision}"
+                + (f", cut on the host: {header.payload.words}" if header.payload is not None else ""),
                 link_type=header.link_type,
                 snaplen=header.snaplen,
             )

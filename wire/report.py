@@ -8,9 +8,12 @@ from wire.books import Books
 from wire.clock import Clock
 from wire.errors import WireError
 from wire.names import check_agent_id, check_lane, check_session_id
+from wire.payload import FULL, MAX_MERGED_RANGES, PayloadPolicy
 from wire.session import MAX_SESSIONS
 
 SESSION_STATES = ("starting", "running", "paused", "stopping", "stopped", "refused", "failed")
+CAPABILITY_PAYLOAD = "payload"
+"""The agent obeys `SessionSpec.payload`. One that doesn't say so would ignore it."""
 MAX_INTERFACES = 256
 MAX_ADDRESSES = 64
 MAX_REASON_BYTES = 1024
@@ -92,6 +95,8 @@ class SessionReport:
     link_type: int = 1
     boot: bytes = bytes(16)
     started_ns: int = 0
+    payload: PayloadPolicy = FULL
+    """What of the payload leaves the host now: the order's policy and the host owner's together."""
     lanes: dict[str, LaneHead]
 
     def to_map(self) -> dict[str, Any]:
@@ -110,6 +115,7 @@ class SessionReport:
                 str(name): {"next_sequence": head.next_sequence, "head_hash": head.head_hash}
                 for name, head in self.lanes.items()
             },
+            **({} if self.payload.full else {"payload": self.payload.to_map()}),
         }
 
     @classmethod
@@ -123,6 +129,7 @@ class SessionReport:
             pair = {"start": swap[0], "end": swap[1]}
             interval = (fields.integer(pair, "start"), fields.integer(pair, "end"))
         lanes = fields.submap(map_, "lanes", max_entries=2)
+        payload = fields.optional(map_, "payload", fields.submap)
         return cls(
             id=check_session_id(map_.get("id")),
             state=fields.choice(map_, "state", SESSION_STATES),
@@ -140,6 +147,9 @@ class SessionReport:
                 for name in lanes
                 for head in (fields.submap(lanes, name),)
             },
+            payload=FULL
+            if payload is None
+            else PayloadPolicy.from_map(payload, max_ranges=MAX_MERGED_RANGES),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from wire import fields
 from wire.errors import WireError
 from wire.names import check_session_id
+from wire.payload import FULL, PayloadPolicy
 
 MAX_FILTER_BYTES = 16 * 1024
 MAX_SNAPLEN = 262144
@@ -63,7 +64,7 @@ class SessionSpec:
     filter: str = ""
     """tcpdump syntax, at most 16 KiB; "" takes everything."""
     filter_revision: int = 1
-    """1 or more; one more at each change of filter, snaplen, flow_cutoff_bytes or flow_sampling."""
+    """1 or more; one more at each change of filter, snaplen, flow_cutoff_bytes, flow_sampling or payload."""
     snaplen: int = MAX_SNAPLEN
     """Bytes kept of each packet: 1 to 262144."""
     flow_cutoff_bytes: int | None = None
@@ -93,11 +94,16 @@ class SessionSpec:
     """When, nanoseconds since 1970."""
     replay: Replay | None = None
     """With source "replay"."""
+    payload: PayloadPolicy = FULL
+    """What of the payload leaves the host. An agent without the capability `payload` ignores it: see hub.sessions."""
 
     def to_map(self) -> dict[str, Any]:
         """As a map for CBOR or JSON."""
         map_ = {member.name: getattr(self, member.name) for member in dataclass_fields(self)}
         map_["replay"] = None if self.replay is None else self.replay.to_map()
+        del map_["payload"]
+        if not self.payload.full:
+            map_["payload"] = self.payload.to_map()
         return map_
 
     @classmethod
@@ -107,6 +113,7 @@ class SessionSpec:
         source = fields.choice(map_, "source", SOURCES)
         if (source == "replay") != (replay is not None):
             raise WireError('source "replay" and the map replay go together')
+        payload = fields.optional(map_, "payload", fields.submap)
         interface = fields.text(map_, "interface", max_bytes=MAX_INTERFACE_BYTES)
         if source == "ring" and not interface:
             raise WireError("interface: a session on a ring names one")
@@ -133,6 +140,7 @@ class SessionSpec:
             requested_by=fields.text(map_, "requested_by", max_bytes=256),
             created_ns=fields.integer(map_, "created_ns"),
             replay=None if replay is None else Replay.from_map(replay),
+            payload=FULL if payload is None else PayloadPolicy.from_map(payload),
         )
 
 

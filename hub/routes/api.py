@@ -20,7 +20,9 @@ from hub.running import Hub, hub_of
 from hub.session_books import session_books
 from hub.session_view import matches, view
 from hub.sessions import FlowOptions
+from wire.errors import WireError
 from wire.names import check_agent_id, check_session_id
+from wire.payload import FULL, PayloadPolicy
 from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
 AnyRequest = Request[Any, Any, Any]
@@ -58,6 +60,18 @@ def _flag(body: dict[str, Any], name: str, default: bool) -> bool:
     if type(value) is not bool:
         raise ClientException(f"{name}: want true or false", status_code=422)
     return value
+
+
+def _payload(body: dict[str, Any]) -> PayloadPolicy | None:
+    value = body.get("payload")
+    if value is None:
+        return None
+    try:
+        if not isinstance(value, dict):
+            raise WireError("want an object")
+        return PayloadPolicy.from_map(value)
+    except WireError as refused:
+        raise ClientException(f"payload: {refused}", status_code=422) from None
 
 
 @get("/api/session")
@@ -139,7 +153,7 @@ def _session_json(hub: Hub, session_id: str) -> dict[str, Any]:
 
 @post("/api/sessions", status_code=201)
 async def start_session_json(request: AnyRequest) -> dict[str, Any]:
-    """Start one session: agent, interface; optional filter, snaplen, flow cut-off and sampling, promiscuous,
+    """Start one session: agent, interface; optional filter, snaplen, payload, flow cut-off and sampling, promiscuous,
     overflow, limits, retention."""
     hub = hub_of(request)
     body = await _body(request)
@@ -148,6 +162,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         "interface",
         "filter",
         "snaplen",
+        "payload",
         "promiscuous",
         "overflow",
         "exclude_own_traffic",
@@ -174,6 +189,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         promiscuous=_flag(body, "promiscuous", False),
         overflow=_text(body, "overflow", "drop_oldest"),  # type: ignore[arg-type]
         exclude_own_traffic=_flag(body, "exclude_own_traffic", True),
+        payload=_payload(body) or FULL,
         user=web_session(request).user,
         **limits,  # type: ignore[arg-type]
     )
@@ -193,7 +209,7 @@ def _order(name: str) -> Any:
 
 @post("/api/sessions/{session_id:str}/filter", status_code=200)
 async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> dict[str, Any]:
-    """Change `filter` and, if given, `snaplen`, `flow_cutoff_bytes` (0: none) and `flow_sampling`."""
+    """Change `filter` and, if given, `snaplen`, `flow_cutoff_bytes` (0: none), `flow_sampling` and `payload`."""
     hub = hub_of(request)
     body = await _body(request)
     record = hub.registry.sessions.require(check_session_id(session_id))
@@ -207,7 +223,8 @@ async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> 
         verdict = await judge_filter(hub, [(record.agent, record.spec.interface)], text)
         if verdict.kind == "error":
             raise ClientException(f"filter: {verdict.text}", status_code=422)
-    hub.sessions.change_filter(record.id, text, snaplen, FlowOptions(cutoff_bytes or None, one_in))
+    flows = FlowOptions(cutoff_bytes or None, one_in)
+    hub.sessions.change_filter(record.id, text, snaplen, flows, _payload(body))
     hub.declarer.wake()
     return {"session": _session_json(hub, record.id)}
 

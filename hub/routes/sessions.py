@@ -9,6 +9,7 @@ from litestar.params import FromPath
 
 from hub.books_table import groups, verdict_of
 from hub.guard import web_session
+from hub.payload_form import PAYLOAD_FIELDS, payload_texts, read_payload
 from hub.registry import ConflictError
 from hub.routes.live import judge_filter
 from hub.routes.start_form import whole_number
@@ -158,13 +159,15 @@ async def filter_form(request: AnyRequest, session_id: FromPath[str]) -> Respons
         snaplen=str(one.record.spec.snaplen),
         flow_cutoff_bytes=str(one.record.spec.flow_cutoff_bytes or ""),
         flow_sampling=str(one.record.spec.flow_sampling or ""),
+        payload=payload_texts(one.record.spec.payload),
         error="",
+        payload_error="",
     )
 
 
 @post("/sessions/{session_id:str}/filter", status_code=200)
 async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
-    """Swap filter, snaplen and flow rules: an empty answer closes the panel; what is refused comes back with why."""
+    """Swap filter, snaplen, flow rules, payload: an empty answer closes the panel; what is refused comes back so."""
     hub = hub_of(request)
     one = _require(hub, session_id)
     form = await request.form()
@@ -175,6 +178,12 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
     )
     cutoff_bytes = whole_number(cutoff_text, 1, MAX_FLOW_CUTOFF_BYTES)
     one_in = whole_number(sampling_text, 1, MAX_FLOW_SAMPLING)
+    payload = {name: str(form.get(name, "")).strip()[:512] for name in PAYLOAD_FIELDS}
+    payload_error, policy = "", None
+    try:
+        policy = read_payload(*payload.values()) if payload["payload_policy"] else None  # absent: as it is
+    except WireError as refused:
+        payload_error = str(refused)
     error = "" if snaplen else f"Bytes of each packet: a whole number from 1 to {MAX_SNAPLEN}."
     if cutoff_text and not cutoff_bytes:
         error = f"Bytes of each flow: a whole number from 1 to {MAX_FLOW_CUTOFF_BYTES}, or nothing."
@@ -185,12 +194,13 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
             hub, [(one.record.agent, one.record.spec.interface)], text, snaplen or MAX_SNAPLEN
         )
         error = verdict.text if verdict.kind == "error" else ""
-    if not error:
+    if not error and not payload_error:
         try:
-            hub.sessions.change_filter(one.record.id, text, snaplen, FlowOptions(cutoff_bytes, one_in))
+            flows = FlowOptions(cutoff_bytes, one_in)
+            hub.sessions.change_filter(one.record.id, text, snaplen, flows, policy)
         except WireError as refused:
             error = f"{refused}"
-    if error:
+    if error or payload_error:
         return hub.pages.fragment(
             "fragments/filter_form.html",
             status=422,
@@ -199,7 +209,9 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
             snaplen=snaplen_text,
             flow_cutoff_bytes=cutoff_text,
             flow_sampling=sampling_text,
+            payload=payload,
             error=error,
+            payload_error=payload_error,
         )
     hub.declarer.wake()
     return Response("", media_type="text/html; charset=utf-8")

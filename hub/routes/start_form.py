@@ -7,8 +7,10 @@ from typing import Any
 
 from litestar.datastructures import FormMultiDict
 
+from hub.payload_form import PAYLOAD_FIELDS, read_payload
 from hub.presence import AgentStatus
 from hub.running import Hub
+from wire.errors import WireError
 from wire.report import InterfaceReport
 from wire.session import (
     MAX_FILTER_BYTES,
@@ -51,6 +53,9 @@ class StartForm:
     max_bytes: str = ""
     retention_s: str = ""
     retention_bytes: str = ""
+    payload_policy: str = "full"
+    payload_keep_bytes: str = ""
+    payload_ports_without: str = ""
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -62,6 +67,7 @@ class StartForm:
             any(self[name] for name in NUMBERS)
             or self.overflow != "drop_oldest"
             or not self.exclude_own_traffic
+            or self.payload_policy != "full"
         )
 
 
@@ -87,6 +93,9 @@ def read(form: FormMultiDict) -> StartForm:
         overflow=str(form.get("overflow", "drop_oldest")),
         exclude_own_traffic="exclude_own_traffic" in form,
     )
+    result.payload_policy = str(form.get("payload_policy", "full"))
+    result.payload_keep_bytes = str(form.get("payload_keep_bytes", "")).strip()[:32]
+    result.payload_ports_without = str(form.get("payload_ports_without", "")).strip()[:512]
     for name in NUMBERS:
         setattr(result, name, str(form.get(name, "")).strip()[:32])
     return result
@@ -125,6 +134,10 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
         if text and value is None:
             errors[name] = f"A whole number from {low} to {high}."
         options[name] = value
+    try:
+        options["payload"] = read_payload(*(form[name] for name in PAYLOAD_FIELDS))
+    except WireError as refused:
+        errors["payload"] = str(refused)
     if errors:
         return None, errors
     return Order(dict(form.interfaces), options), errors

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import ConfigError, load_config, parse_config
-from agent.settings import EXAMPLE, SETTINGS, Config, documentation, size_text
+from agent.settings import SETTINGS, Config, size_text
+from agent.settings_page import EXAMPLE, documentation
 
 FILE = Path("/etc/wirepool/agent.yaml")
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,7 @@ def problems(text: str) -> list[str]:
 
 def test_the_documentation_is_generated_from_the_table() -> None:
     written = (ROOT / "docs" / "agent-configuration.md").read_text()
-    assert written == documentation(), "run: python -m agent.settings > docs/agent-configuration.md"
+    assert written == documentation(), "run: python -m agent.settings_page > docs/agent-configuration.md"
 
 
 def test_every_setting_has_help_and_is_documented() -> None:

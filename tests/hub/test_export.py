@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from wire.chain import Verdict
 from wire.evidence import verify_wpz
 from wire.keys import SigningKey
 from wire.names import Lane, new_session_id
+from wire.payload import HEADERS
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -37,7 +39,10 @@ async def archive_of(hub: Parts, agent: FakeAgent) -> list[tuple[int, bytes]]:
         packets = [udp_packet(number + i, 60 + batch * 50) for i in range(50)]
         lane = Lane.PRIO if batch == 5 else Lane.BULK
         first_ns = START_NS + batch * 1_000_000
-        message = agent.packets(packets, first_ns=first_ns, lane=lane, filter_revision=1 if batch < 6 else 2)
+        order: dict[str, Any] = (
+            {"filter_revision": 1} if batch < 6 else {"filter_revision": 2, "payload": HEADERS}
+        )
+        message = agent.packets(packets, first_ns=first_ns, lane=lane, **order)
         await agent.publish(message)
         if batch == 3:
             await agent.publish(replace(message, id="again." + message.id), acknowledge=False)
@@ -72,6 +77,8 @@ async def test_pcapng_and_evidence(tmp_path: Path) -> None:
         assert [(packet.timestamp_ns, packet.data) for packet in capture.packets] == expected
         assert [interface.name for interface in capture.interfaces] == ["eth0"] * len(capture.interfaces)
         assert len(capture.interfaces) == 2
+        assert data.count(b"filter revision 2, cut on the host: headers only") == 1
+        assert data.count(b"cut on the host") == 1
         assert (progress.packets, progress.duplicates_skipped, progress.left_out) == (600, 1, 1)
         assert progress.finished
         assert progress.bytes_out == len(data)

@@ -13,6 +13,7 @@ from typing import Any
 from wire import batch, body, books, control, cose
 from wire.clock import Clock
 from wire.compression import decompress_body
+from wire.payload import PayloadPolicy
 from wire.strict_cbor import read_head
 
 PAGE = Path(__file__).parents[2] / "docs" / "wire-format.md"
@@ -153,6 +154,16 @@ def generated() -> dict[str, str]:
     return {
         "header": header_table(),
         "clock": table(("key", "meaning"), [(f"`{name}`", text) for name, text in clock_docs.items()]),
+        "payload": table(
+            ("key", "meaning"),
+            [
+                (
+                    "`policy`",
+                    "`headers`: no payload; `masked`: a part of it; `full`: all (an agent leaves the map out)",
+                ),
+                *((f"`{name}`", text) for name, text in member_docs(PayloadPolicy).items()),
+            ],
+        ),
         "books": table(
             ("key", "meaning"), [(f"`{name}`", text) for name, text in books.DOCUMENTATION.items()]
         ),

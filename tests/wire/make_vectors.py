@@ -1,7 +1,8 @@
 """Make the frozen vectors of wire version 1, once: `python -m tests.wire.make_vectors`.
 
-It refuses to overwrite. A vector is never edited and never made again: every later version of the program decodes
-these bytes to the values in the JSON beside them. A new version of the format gets a directory of its own.
+It makes those that aren't there yet and overwrites none. A vector is never edited and never made again: every later
+version of the program decodes these bytes to the values in the JSON beside them. A new version of the format gets a
+directory of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from wire.books import Books
 from wire.clock import Clock
 from wire.control import Domain, seal, seal_certificate
 from wire.evidence import WpzWriter
+from wire.payload import PayloadPolicy
 from wire.report import Heartbeat, InterfaceReport, LaneHead, Report, SessionBeat, SessionReport
 from wire.session import Desired, Replay, SessionSpec
 
@@ -49,6 +51,9 @@ def batches() -> dict[str, bytes]:
         ),
         Body.empty(),
         make.AGENT_KEY,
+    )[0]
+    made["batch-payload.bin"] = make.packets_batch(
+        3, payload=PayloadPolicy("masked", 64, ((443, 443), (8000, 8100)))
     )[0]
     made["closing.bin"] = make.closing(9, first_hash)[0]
     made["stream.bin"] = b"\n".join(make.chain(4)) + b"\n"
@@ -168,20 +173,22 @@ def evidence() -> bytes:
 
 
 def main() -> int:
-    """Write each vector, what it must decode to, and the list of their hashes."""
+    """Write each new vector, what it must decode to, and its place in the list of hashes."""
     DIRECTORY.mkdir(parents=True, exist_ok=True)
-    if any(DIRECTORY.iterdir()):
-        print(f"{DIRECTORY} isn't empty: vectors are frozen", file=sys.stderr)
-        return 1
     made = batches() | envelopes() | {"evidence.wpz": evidence()}
+    new = {name: data for name, data in made.items() if not (DIRECTORY / name).exists()}
+    if not new:
+        print(f"{DIRECTORY} has them all: vectors are frozen", file=sys.stderr)
+        return 1
     hashes = []
-    for name, data in sorted(made.items()):
+    for name, data in sorted(new.items()):
         (DIRECTORY / name).write_bytes(data)
         expected = json.dumps(describe(name, data), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         (DIRECTORY / f"{name}.json").write_text(expected, encoding="utf-8")
         for path in (name, f"{name}.json"):
             hashes.append(f"{hashlib.sha256((DIRECTORY / path).read_bytes()).hexdigest()}  {path}\n")
-    (DIRECTORY / "SHA256SUMS").write_text("".join(hashes))
+    with (DIRECTORY / "SHA256SUMS").open("a") as list_of_hashes:
+        list_of_hashes.writelines(hashes)
     return 0
 
 
