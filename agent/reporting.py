@@ -29,7 +29,14 @@ from wire.batch import WIRE_VERSION
 from wire.clock import Clock
 from wire.control import Domain, seal
 from wire.names import heartbeat_subject, report_subject
-from wire.report import MAX_ALERT_BYTES, MAX_ALERTS, Heartbeat, InterfaceReport, Report, SessionBeat
+from wire.report import (
+    MAX_ALERT_BYTES,
+    MAX_ALERTS,
+    Heartbeat,
+    InterfaceReport,
+    Report,
+    SessionBeat,
+)
 
 log = logging.getLogger(__name__)
 

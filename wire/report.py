@@ -13,6 +13,9 @@ from wire.session import MAX_SESSIONS
 SESSION_STATES = ("starting", "running", "paused", "stopping", "stopped", "refused", "failed")
 MAX_INTERFACES = 256
 MAX_ADDRESSES = 64
+CAN_COUNT_FILTERED = "count-filtered"
+CAN_FLOW_RULES = "flow-rules"
+"""Capabilities of a host that filters with eBPF: it knows what its filter turned away, and SessionSpec's flow_ keys."""
 MAX_REASON_BYTES = 1024
 
 

@@ -21,6 +21,7 @@ from agent.ebpf.contract import MAPS, PROGRAMS
 from agent.ebpf.kernel import KernelRefused
 from agent.ebpf.programs import ProgramSet, WrongPrograms
 from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP, ring_or_libpcap
+from wire.report import CAN_COUNT_FILTERED, CAN_FLOW_RULES
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class CapturePath:
         self._lock = threading.Lock()
 
     @property
-    def counts_filtered(self) -> bool:
+    def is_ebpf(self) -> bool:
         return self.name == "af_packet+ebpf"
 
     @property
@@ -69,7 +70,7 @@ class CapturePath:
         """As the report lists them, with what else the agent can do."""
         if not self._on_a_ring:
             return ("libpcap",) if self.name == THROUGH_LIBPCAP else ()
-        return ("ring", "count-filtered") if self.counts_filtered else ("ring",)
+        return ("ring", CAN_COUNT_FILTERED, CAN_FLOW_RULES) if self.is_ebpf else ("ring",)
 
     def probe(self) -> None:
         """Find out by doing it once, so that `name` and `reason` are true before the first session."""

@@ -53,7 +53,7 @@ def test_a_way_is_open_and_each_capture_has_maps_of_its_own(way: str) -> None:
 def test_auto_takes_the_first_way_that_works(tmp_path: Path) -> None:
     path = CapturePath()
     path.probe()
-    assert (path.name, path.counts_filtered) == ("af_packet+ebpf", True)
+    assert (path.name, path.is_ebpf) == ("af_packet+ebpf", True)
     assert path.reason.startswith("loaded by BCC")
     loader = copied(tmp_path)
     source = loader.parent / "capture.c"
