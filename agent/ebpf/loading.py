@@ -7,6 +7,7 @@ compiler takes 125 MB for a quarter of a second, and not in the agent. Each capt
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -32,9 +33,12 @@ WAYS = ("bcc", "object")
 CLASSIC = "classic"
 CHOICES = ("auto", *WAYS, CLASSIC, "pcap")
 
-_ANSWER_S = 30.0
+ANSWER_S = 30.0
 """Compiling takes a quarter of a second; on a host that is starting up everything takes longer."""
+_END_S = 5.0
+"""How long it may take to end after its answer."""
 _ANSWER_BYTES = 4096
+_SAID_BYTES = 1 << 20
 _SAID_CHARACTERS = 300
 
 
@@ -115,43 +119,64 @@ class CapturePath:
             return None
 
 
-def load(way: str, *, loader: Path = LOADER, enter: Callable[[], None] | None = None) -> ProgramSet:
-    """Run the loader once. enter: called in the child before it starts (a test takes its capabilities away)."""
+def load(
+    way: str,
+    *,
+    loader: Path = LOADER,
+    answer_s: float = ANSWER_S,
+    enter: Callable[[], None] | None = None,
+) -> ProgramSet:
+    """Run the loader once; CannotLoad with the reason. enter: called in the child before it starts (a test takes its
+    capabilities away)."""
     if not loader.exists():
         raise CannotLoad(f"{loader} is missing")
     python = PYTHON_OF_BCC if way == "bcc" else sys.executable
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours:
+    with (
+        ours,
+        os.fdopen(os.memfd_create("loader"), "w+b") as said,
+    ):  # a verifier may say more than a pipe holds
         with theirs:
             try:
-                # A clean environment: what the agent is run with (a sanitizer, a profiler) is not for the loader.
+                # A bare environment: what the agent is run with (a sanitizer, a profiler) is not for the loader.
                 process = subprocess.Popen(
                     [python, "-I", str(loader), way, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
+                    stderr=said,
                     env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
                     preexec_fn=enter,
                 )
             except OSError as error:
                 raise CannotLoad(f"{python} can't be run ({error.strerror})") from None
         try:
-            ours.settimeout(_ANSWER_S)
+            ours.settimeout(answer_s)
             message, descriptors, _, _ = socket.recv_fds(
                 ours, _ANSWER_BYTES, len(PROGRAMS) + len(MAPS), socket.MSG_CMSG_CLOEXEC
             )
-        except (OSError, TimeoutError):
+        except OSError:  # TimeoutError is one
             message, descriptors = b"", []
+        try:
+            process.wait(_END_S if message else 0)
+        except subprocess.TimeoutExpired:
             process.kill()
-        finally:
-            _, said = process.communicate()
+            process.wait()
+        words = os.pread(said.fileno(), _SAID_BYTES, 0).decode(errors="replace")
     try:
-        return _programs(json.loads(message or b"{}"), descriptors, said.decode(errors="replace"))
+        return _programs(_map_of(message), descriptors, words)
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
         raise
+
+
+def _map_of(message: bytes) -> dict[str, object]:
+    with contextlib.suppress(ValueError):
+        answer = json.loads(message)
+        if isinstance(answer, dict):
+            return answer
+    return {}
 
 
 def _programs(answer: dict[str, object], descriptors: list[int], said: str) -> ProgramSet:
