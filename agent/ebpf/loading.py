@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.ebpf.contract import MAPS, PROGRAMS
-from agent.ebpf.kernel import KernelRefused
 from agent.ebpf.programs import ProgramSet, WrongPrograms
 from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP, ring_or_libpcap
 from wire.report import CAN_COUNT_FILTERED, CAN_FLOW_RULES
@@ -104,7 +103,7 @@ class CapturePath:
             for way in WAYS if self._choice == "auto" else (self._choice,):
                 try:
                     programs = load(way, loader=self._loader)
-                except CannotLoad as error:
+                except (CannotLoad, OSError) as error:  # OSError: no descriptor is left, say
                     refusals.append(f"{way}: {error}")
                     continue
                 self.name = "af_packet+ebpf"
@@ -189,7 +188,7 @@ def _programs(answer: dict[str, object], descriptors: list[int], said: str) -> P
     descriptors.clear()  # theirs to close, from here on
     try:
         return ProgramSet(handed, str(answer.get("by", "")))
-    except (WrongPrograms, KernelRefused) as error:
+    except (WrongPrograms, OSError) as error:
         raise CannotLoad(str(error)) from None
 
 

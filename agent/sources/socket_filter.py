@@ -40,6 +40,11 @@ class Prepared(Protocol):
 class SocketFilter(Protocol):
     """One capture's filter, through all sockets that it may come to have."""
 
+    @property
+    def remark(self) -> str | None:
+        """What the user should know of this way; None: nothing."""
+        ...
+
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> Prepared:
         """Compile. FilterError with the reason when libpcap refuses; NotAsEbpf when only classic BPF will do."""
         ...
@@ -70,6 +75,9 @@ class ClassicProgram:
 class ClassicSocketFilter:
     """SO_ATTACH_FILTER: works on every kernel, and counts only what passed."""
 
+    def __init__(self, remark: str | None = None) -> None:
+        self.remark = remark
+
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> ClassicProgram:
         if flows.needed:
             raise FilterError(
@@ -94,6 +102,7 @@ class EbpfSocketFilter:
 
     def __init__(self, programs: ProgramSet) -> None:
         """Takes the programs over."""
+        self.remark: str | None = None
         self._programs = programs
         self._left_out = (0, 0, 0)
 

@@ -149,10 +149,13 @@ def test_a_filter_that_only_classic_bpf_can_hold(pair: Pair) -> None:
         sender.send(udp_frame(b"1", port=1), udp_frame(b"2", port=2))
         assert len(drain(ring)) == 1
         assert ring.statistics().filtered == 1
+        assert ring.notice is None
         ring.apply("udp port 2 or udp port 3", 100)
         sender.send(udp_frame(b"1", port=1), udp_frame(b"2", port=2))
         assert len(drain(ring)) == 1
         assert ring.statistics().filtered is None
+        assert "classic BPF" in str(ring.notice)
+        assert "too long" in str(ring.notice)
         ring.apply("udp port 1", 100)
         sender.send(udp_frame(b"1", port=1))
         assert len(drain(ring)) == 1
