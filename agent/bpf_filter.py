@@ -66,8 +66,7 @@ def compile_filter(text: str, link_type: int, snaplen: int) -> Program:
             f"the filter joins {terms} terms; at most {MAX_TERMS} are taken. "
             "Use networks instead of lists of hosts, port ranges instead of lists of ports"
         )
-    if not 1 <= snaplen <= MAX_SNAPLEN:
-        raise FilterError(f"snaplen {snaplen} is not within 1 to {MAX_SNAPLEN}")
+    check_snaplen(snaplen)
     if not text.strip():  # needs no libpcap, and holds for link types that libpcap doesn't know
         return Program(struct.pack("=HBBI", _RETURN_CONSTANT, 0, 0, snaplen), link_type, snaplen)
     try:
@@ -102,6 +101,12 @@ def compile_filter(text: str, link_type: int, snaplen: int) -> Program:
             "the filter compiles to a loop, which no kernel runs. Replace 'protochain' by 'proto'"
         )
     return Program(code, link_type, snaplen)
+
+
+def check_snaplen(snaplen: int) -> None:
+    """FilterError unless that many bytes of a packet can be kept."""
+    if not 1 <= snaplen <= MAX_SNAPLEN:
+        raise FilterError(f"snaplen {snaplen} is not within 1 to {MAX_SNAPLEN}")
 
 
 def _has_loop(code: bytes) -> bool:

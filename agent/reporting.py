@@ -31,7 +31,7 @@ from wire.clock import Clock
 from wire.control import Domain, seal
 from wire.names import heartbeat_subject, report_subject
 from wire.report import (
-    CAPABILITY_PAYLOAD,
+    CAN_CUT_PAYLOAD,
     MAX_ALERT_BYTES,
     MAX_ALERTS,
     Heartbeat,
@@ -53,7 +53,7 @@ _CAPABILITIES = (
     "lane-bulk",
     "lane-prio",
     "zstd",
-    CAPABILITY_PAYLOAD,
+    CAN_CUT_PAYLOAD,
 )
 
 

@@ -21,7 +21,7 @@ from hub.registry import AgentRecord, ConflictError, Registry, SessionRecord
 from wire.control import MAX_ENVELOPE_BYTES
 from wire.names import new_session_id
 from wire.payload import FULL, PayloadPolicy
-from wire.report import CAPABILITY_PAYLOAD, Report
+from wire.report import CAN_CUT_PAYLOAD, Report
 from wire.session import MAX_SESSIONS, MAX_SNAPLEN, Replay, SessionSpec
 
 log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class SessionControl:
             for record in self._registry.sessions.all(agent=agent, active_only=True):
                 if record.spec is None:
                     continue
-                ignored = not record.spec.payload.full and CAPABILITY_PAYLOAD not in report.capabilities
+                ignored = not record.spec.payload.full and CAN_CUT_PAYLOAD not in report.capabilities
                 if ignored and record.spec.state != "stopped":
                     log.error(
                         "session %s is stopped: version %s of the agent %s would ignore its payload policy (%s)",
@@ -252,7 +252,7 @@ def _check_payload(agent: AgentRecord, payload: PayloadPolicy) -> None:
             f"agent {agent.id!r} has not reported yet, so it isn't known whether it can cut payload: "
             "wait until it is online"
         )
-    if CAPABILITY_PAYLOAD not in report.capabilities:
+    if CAN_CUT_PAYLOAD not in report.capabilities:
         raise ConflictError(
             f"agent {agent.id!r} (version {report.version}) can't cut payload and would send whole packets: "
             "update it, or capture whole packets"

@@ -12,10 +12,13 @@ from wire.payload import FULL, MAX_MERGED_RANGES, PayloadPolicy
 from wire.session import MAX_SESSIONS
 
 SESSION_STATES = ("starting", "running", "paused", "stopping", "stopped", "refused", "failed")
-CAPABILITY_PAYLOAD = "payload"
+CAN_CUT_PAYLOAD = "payload"
 """The agent obeys `SessionSpec.payload`. One that doesn't say so would ignore it."""
 MAX_INTERFACES = 256
 MAX_ADDRESSES = 64
+CAN_COUNT_FILTERED = "count-filtered"
+CAN_FLOW_RULES = "flow-rules"
+"""Capabilities of a host that filters with eBPF: it knows what its filter turned away, and SessionSpec's flow_ keys."""
 MAX_REASON_BYTES = 1024
 
 

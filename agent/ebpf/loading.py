@@ -7,6 +7,7 @@ compiler takes 125 MB for a quarter of a second, and not in the agent. Each capt
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.ebpf.contract import MAPS, PROGRAMS
-from agent.ebpf.kernel import KernelRefused
 from agent.ebpf.programs import ProgramSet, WrongPrograms
 from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP, ring_or_libpcap
+from wire.report import CAN_COUNT_FILTERED, CAN_FLOW_RULES
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,12 @@ WAYS = ("bcc", "object")
 CLASSIC = "classic"
 CHOICES = ("auto", *WAYS, CLASSIC, "pcap")
 
-_ANSWER_S = 30.0
+ANSWER_S = 30.0
 """Compiling takes a quarter of a second; on a host that is starting up everything takes longer."""
+_END_S = 5.0
+"""How long it may take to end after its answer."""
 _ANSWER_BYTES = 4096
+_SAID_BYTES = 1 << 20
 _SAID_CHARACTERS = 300
 
 
@@ -61,7 +65,7 @@ class CapturePath:
         self._lock = threading.Lock()
 
     @property
-    def counts_filtered(self) -> bool:
+    def is_ebpf(self) -> bool:
         return self.name == "af_packet+ebpf"
 
     @property
@@ -69,7 +73,7 @@ class CapturePath:
         """As the report lists them, with what else the agent can do."""
         if not self._on_a_ring:
             return ("libpcap",) if self.name == THROUGH_LIBPCAP else ()
-        return ("ring", "count-filtered") if self.counts_filtered else ("ring",)
+        return ("ring", CAN_COUNT_FILTERED, CAN_FLOW_RULES) if self.is_ebpf else ("ring",)
 
     def probe(self) -> None:
         """Find out by doing it once, so that `name` and `reason` are true before the first session."""
@@ -99,7 +103,7 @@ class CapturePath:
             for way in WAYS if self._choice == "auto" else (self._choice,):
                 try:
                     programs = load(way, loader=self._loader)
-                except CannotLoad as error:
+                except (CannotLoad, OSError) as error:  # OSError: no descriptor is left, say
                     refusals.append(f"{way}: {error}")
                     continue
                 self.name = "af_packet+ebpf"
@@ -114,43 +118,64 @@ class CapturePath:
             return None
 
 
-def load(way: str, *, loader: Path = LOADER, enter: Callable[[], None] | None = None) -> ProgramSet:
-    """Run the loader once. enter: called in the child before it starts (a test takes its capabilities away)."""
+def load(
+    way: str,
+    *,
+    loader: Path = LOADER,
+    answer_s: float = ANSWER_S,
+    enter: Callable[[], None] | None = None,
+) -> ProgramSet:
+    """Run the loader once; CannotLoad with the reason. enter: called in the child before it starts (a test takes its
+    capabilities away)."""
     if not loader.exists():
         raise CannotLoad(f"{loader} is missing")
     python = PYTHON_OF_BCC if way == "bcc" else sys.executable
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with ours:
+    with (
+        ours,
+        os.fdopen(os.memfd_create("loader"), "w+b") as said,
+    ):  # a verifier may say more than a pipe holds
         with theirs:
             try:
-                # A clean environment: what the agent is run with (a sanitizer, a profiler) is not for the loader.
+                # A bare environment: what the agent is run with (a sanitizer, a profiler) is not for the loader.
                 process = subprocess.Popen(
                     [python, "-I", str(loader), way, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
+                    stderr=said,
                     env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
                     preexec_fn=enter,
                 )
             except OSError as error:
                 raise CannotLoad(f"{python} can't be run ({error.strerror})") from None
         try:
-            ours.settimeout(_ANSWER_S)
+            ours.settimeout(answer_s)
             message, descriptors, _, _ = socket.recv_fds(
                 ours, _ANSWER_BYTES, len(PROGRAMS) + len(MAPS), socket.MSG_CMSG_CLOEXEC
             )
-        except (OSError, TimeoutError):
+        except OSError:  # TimeoutError is one
             message, descriptors = b"", []
+        try:
+            process.wait(_END_S if message else 0)
+        except subprocess.TimeoutExpired:
             process.kill()
-        finally:
-            _, said = process.communicate()
+            process.wait()
+        words = os.pread(said.fileno(), _SAID_BYTES, 0).decode(errors="replace")
     try:
-        return _programs(json.loads(message or b"{}"), descriptors, said.decode(errors="replace"))
+        return _programs(_map_of(message), descriptors, words)
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
         raise
+
+
+def _map_of(message: bytes) -> dict[str, object]:
+    with contextlib.suppress(ValueError):
+        answer = json.loads(message)
+        if isinstance(answer, dict):
+            return answer
+    return {}
 
 
 def _programs(answer: dict[str, object], descriptors: list[int], said: str) -> ProgramSet:
@@ -163,7 +188,7 @@ def _programs(answer: dict[str, object], descriptors: list[int], said: str) -> P
     descriptors.clear()  # theirs to close, from here on
     try:
         return ProgramSet(handed, str(answer.get("by", "")))
-    except (WrongPrograms, KernelRefused) as error:
+    except (WrongPrograms, OSError) as error:
         raise CannotLoad(str(error)) from None
 
 

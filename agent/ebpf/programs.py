@@ -47,6 +47,10 @@ class Filter:
         self.descriptor = descriptor
         self.settings = settings
 
+    def again(self, settings: Settings) -> Filter:
+        """The same program with other settings, to be closed by itself."""
+        return Filter(os.dup(self.descriptor), settings)
+
     def close(self) -> None:
         """Idempotent. The kernel keeps a program that is in its slot."""
         if self.descriptor >= 0:
@@ -98,9 +102,14 @@ class ProgramSet:
 
         KernelRefused (an OSError): the one before stays in force.
         """
-        kept_bytes = max(chosen.settings.kept_bytes, self._settings.kept_bytes)
+        before = self._settings
+        kept_bytes = max(chosen.settings.kept_bytes, before.kept_bytes)
         self._set(chosen.settings._replace(kept_bytes=kept_bytes))
-        kernel.write(self._map("jumps"), SLOT_FILTER, _packed(chosen.descriptor))
+        try:
+            kernel.write(self._map("jumps"), SLOT_FILTER, _packed(chosen.descriptor))
+        except kernel.KernelRefused:
+            self._set(before)
+            raise
         self._set(chosen.settings)
 
     def counters(self) -> Counters:

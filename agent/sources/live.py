@@ -109,7 +109,7 @@ class LiveSource:
 
     @property
     def notice(self) -> str | None:
-        return self._notice
+        return self._notice or self._filter.remark
 
     def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int) -> int:
         """See `PacketSource.read_batch`."""
@@ -164,8 +164,10 @@ class LiveSource:
         try:
             return self._filter, self._filter.prepare(text, snaplen, flows, self._socket)
         except NotAsEbpf as reason:
-            log.warning("%s: classic BPF judges from here on, uncounted: %s", self.interface, reason)
-            classic = ClassicSocketFilter()
+            log.warning("%s: %s", self.interface, reason)
+            classic = ClassicSocketFilter(
+                f"classic BPF judges from here on, so packets turned away are not counted: {reason}"
+            )
             return classic, classic.prepare(text, snaplen, flows, self._socket)
 
     def _exchange(self, judge: SocketFilter, prepared: Prepared, snaplen: int) -> tuple[int, int]:

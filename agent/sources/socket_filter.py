@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from agent.bpf_filter import FilterError, compile_filter
+from agent.bpf_filter import FilterError, check_snaplen, compile_filter
 from agent.sources.live_socket import LiveSocket
 from agent.sources.source import FlowRules
 from agent.tag_filter import KEEP_AT_LEAST, LINKTYPE_ETHERNET, for_socket
@@ -39,6 +39,11 @@ class Prepared(Protocol):
 
 class SocketFilter(Protocol):
     """One capture's filter, through all sockets that it may come to have."""
+
+    @property
+    def remark(self) -> str | None:
+        """What the user should know of this way; None: nothing."""
+        ...
 
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> Prepared:
         """Compile. FilterError with the reason when libpcap refuses; NotAsEbpf when only classic BPF will do."""
@@ -70,6 +75,9 @@ class ClassicProgram:
 class ClassicSocketFilter:
     """SO_ATTACH_FILTER: works on every kernel, and counts only what passed."""
 
+    def __init__(self, remark: str | None = None) -> None:
+        self.remark = remark
+
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> ClassicProgram:
         if flows.needed:
             raise FilterError(
@@ -94,8 +102,10 @@ class EbpfSocketFilter:
 
     def __init__(self, programs: ProgramSet) -> None:
         """Takes the programs over."""
+        self.remark: str | None = None
         self._programs = programs
         self._left_out = (0, 0, 0)
+        self._newest: tuple[str, Filter] | None = None
 
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> Filter:
         from agent.ebpf.programs import Settings
@@ -107,7 +117,17 @@ class EbpfSocketFilter:
             network_at=_ETHERNET_BYTES if sock.link_type == LINKTYPE_ETHERNET else 0,
             one_flow_in=flows.one_in,
         )
-        return self._programs.filter_of(_compiled(text, snaplen, sock), settings)
+        check_snaplen(snaplen)
+        if self._newest is None or self._newest[0] != text:
+            loaded = self._programs.filter_of(_compiled(text, snaplen, sock), settings)
+            self._forget_newest()
+            self._newest = text, loaded
+        return self._newest[1].again(settings)  # where only numbers change, nothing is compiled
+
+    def _forget_newest(self) -> None:
+        if self._newest is not None:
+            self._newest[1].close()
+            self._newest = None
 
     def put(self, prepared: Prepared, sock: LiveSocket) -> None:
         from agent.ebpf.programs import Filter
@@ -131,6 +151,7 @@ class EbpfSocketFilter:
         return LeftOut(*self._left_out)
 
     def close(self) -> None:
+        self._forget_newest()
         self.left_out(final=True)
         self._programs.close()
 

@@ -15,7 +15,7 @@ from hub.presence import AgentStatus
 from hub.registry import ConflictError
 from hub.routes.live import judge_filter
 from hub.routes.sessions import ORDERS, give_order
-from hub.routes.start_form import NUMBERS
+from hub.routes.start_form import NUMBERS, cannot_follow_flows
 from hub.running import Hub, hub_of
 from hub.session_books import session_books
 from hub.session_view import matches, view
@@ -179,6 +179,9 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         verdict = await judge_filter(hub, [(agent, interface)], text)
         if verdict.kind == "error":
             raise ClientException(f"filter: {verdict.text}", status_code=422)
+    flows = (body.get("flow_cutoff_bytes") is not None, body.get("flow_sampling") not in (None, 1))
+    if any(flows) and (why := cannot_follow_flows(hub, [agent])):
+        raise ClientException(why, status_code=422)
     limits = {name: _number(body, name, low, high) for name, (low, high) in NUMBERS.items()}
     limits["retention_s"] = limits["retention_s"] or hub.settings.retention_s
     session_id = hub.sessions.start(

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from hub.payload_form import PAYLOAD_FIELDS, read_payload
 from hub.presence import AgentStatus
 from hub.running import Hub
 from wire.errors import WireError
-from wire.report import InterfaceReport
+from wire.report import CAN_FLOW_RULES, InterfaceReport
 from wire.session import (
     MAX_FILTER_BYTES,
     MAX_FLOW_CUTOFF_BYTES,
@@ -80,6 +81,13 @@ class Order:
     options: dict[str, Any]
     """Keyword arguments for SessionControl.start."""
 
+    @property
+    def flow_rule(self) -> str:
+        """The field that asks for something of flows; "" when none does."""
+        if self.options["flow_cutoff_bytes"] is not None:
+            return "flow_cutoff_bytes"
+        return "flow_sampling" if (self.options["flow_sampling"] or 1) > 1 else ""
+
 
 def read(form: FormMultiDict) -> StartForm:
     """The form as typed."""
@@ -141,6 +149,18 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
     if errors:
         return None, errors
     return Order(dict(form.interfaces), options), errors
+
+
+def cannot_follow_flows(hub: Hub, agents: Iterable[str]) -> str:
+    """Why one of these can't cut off or sample flows, as far as its report says; "" when nothing speaks against it."""
+    asked = set(agents)
+    for status in hub.presence.all():
+        report = status.report if status.id in asked else None
+        if report is not None and CAN_FLOW_RULES not in report.capabilities:
+            return (
+                f"{status.id} can't: that needs eBPF ({report.capture_path_reason or report.capture_path})."
+            )
+    return ""
 
 
 def whole_number(text: str, low: int, high: int) -> int | None:

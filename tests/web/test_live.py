@@ -170,6 +170,20 @@ async def test_filters_are_judged_by_the_agents_libpcap(tmp_path: Path) -> None:
         assert "can&#39;t be asked now" in silent.text
 
 
+async def test_flow_rules_are_offered_where_the_agent_has_ebpf(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (page, client, _):
+        form = {"agent": "web1", "interface.web1": "eth0", "snaplen": "96", "overflow": "drop_oldest"}
+        for rule in ({"flow_cutoff_bytes": "500"}, {"flow_sampling": "2"}):
+            refused = await client.post("/live", form | rule)
+            assert refused.status_code == 422
+            assert "web1 can&#39;t: that needs eBPF (no BCC on this host)" in refused.text
+            body = {"agent": "web1", "interface": "eth0"} | {name: int(text) for name, text in rule.items()}
+            answer = await client.post_json("/api/sessions", body)
+            assert (answer.status_code, "no BCC" in answer.text) == (422, True)
+        assert page.hub.registry.sessions.all() == []
+        assert (await client.post("/live", form | {"flow_sampling": "1"})).status_code == 204
+
+
 async def test_a_refusal_is_shown_with_its_reason(tmp_path: Path) -> None:
     async with stage(tmp_path) as (_, client, agent):
         agent.refuse["eth9"] = "eth9: <b>no such device</b>"

@@ -11,7 +11,7 @@ from hub.sessions import SessionControl
 from tests.web.fake_agent import CLOCK
 from tests.web.site import site
 from wire.payload import FULL, HEADERS, PayloadPolicy
-from wire.report import CAPABILITY_PAYLOAD, Report, SessionReport
+from wire.report import CAN_CUT_PAYLOAD, Report, SessionReport
 from wire.session import SessionSpec
 from wire.strict_cbor import dumps_map
 
@@ -27,7 +27,7 @@ ABLE = Report(
     started_ns=1,
     desired_revision=0,
     capture_path="af_packet+cbpf",
-    capabilities=("ring", CAPABILITY_PAYLOAD),
+    capabilities=("ring", CAN_CUT_PAYLOAD),
     clock=CLOCK,
 )
 OLDER = replace(ABLE, version="0.1.0", capabilities=("ring",))

@@ -6,17 +6,20 @@ import contextlib
 import os
 import random
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from agent import _tpacket
-from agent.bpf_filter import MAX_INSTRUCTIONS, compile_filter
+from agent.bpf_filter import MAX_INSTRUCTIONS, FilterError, compile_filter
+from agent.ebpf.contract import SLOT_FILTER
+from agent.ebpf.kernel import read
 from agent.ebpf.programs import Filter, ProgramSet, Settings
 from agent.ebpf.translate import NotAsEbpf, translate
 from agent.sources.ring import RingSource
-from agent.sources.source import BatchBuffer
+from agent.sources.source import BatchBuffer, FlowRules
 from agent.tag_filter import for_socket
 from tests.agent.sources.live import Sender, drain, udp_frame
 from tests.support import netns
@@ -69,13 +72,13 @@ def test_seen_is_received_and_filtered_through_every_change(pair: Pair) -> None:
 
 def test_under_load_the_number_never_goes_back_and_ends_exact(pair: Pair) -> None:
     left, right = pair
-    read: list[int] = []
+    numbers: list[int] = []
     with ring_on(left, "udp port 1") as ring:
         stop = threading.Event()
 
         def watch() -> None:
             while not stop.is_set():
-                read.append(ring.statistics().filtered or 0)
+                numbers.append(ring.statistics().filtered or 0)
 
         def take() -> None:
             buffer = BatchBuffer()
@@ -96,8 +99,8 @@ def test_under_load_the_number_never_goes_back_and_ends_exact(pair: Pair) -> Non
             thread.join()
         ring.close()
         assert (ring.statistics().received, ring.statistics().filtered) == (10_000, 20_000)
-    assert read == sorted(read)
-    assert len(set(read)) > 10
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) > 10
 
 
 def test_loopback_counts_each_packet_once() -> None:
@@ -149,10 +152,13 @@ def test_a_filter_that_only_classic_bpf_can_hold(pair: Pair) -> None:
         sender.send(udp_frame(b"1", port=1), udp_frame(b"2", port=2))
         assert len(drain(ring)) == 1
         assert ring.statistics().filtered == 1
+        assert ring.notice is None
         ring.apply("udp port 2 or udp port 3", 100)
         sender.send(udp_frame(b"1", port=1), udp_frame(b"2", port=2))
         assert len(drain(ring)) == 1
         assert ring.statistics().filtered is None
+        assert "classic BPF" in str(ring.notice)
+        assert "too long" in str(ring.notice)
         ring.apply("udp port 1", 100)
         sender.send(udp_frame(b"1", port=1))
         assert len(drain(ring)) == 1
@@ -177,6 +183,30 @@ def _old_kernel() -> ProgramSet:
     old = _OldKernel(descriptors, loaded.loaded_by)
     loaded.close()
     return old
+
+
+def test_where_only_numbers_change_no_filter_is_loaded(pair: Pair) -> None:
+    left, right = pair
+    loaded = programs("object")
+    assert loaded is not None
+
+    def in_slot() -> int:
+        """The kernel's number of the program in the filter's slot."""
+        return int.from_bytes(read(loaded._map("jumps"), SLOT_FILTER, 4), sys.byteorder)
+
+    with ring_on(left, "udp port 1", loaded=loaded) as ring, Sender(right) as sender:
+        first = in_slot()
+        ring.apply("udp port 1", 60)
+        ring.apply("udp port 1", 60, FlowRules(cutoff_bytes=100))
+        assert in_slot() == first
+        sender.send(*(udp_frame(bytes(200), port=1) for _ in range(3)))
+        assert [len(each.packet.data) for each in drain(ring)] == [60]
+        with pytest.raises(FilterError, match="snaplen"):
+            ring.apply("udp port 1", 0)
+        ring.apply("udp port 2", 60)
+        assert in_slot() != first
+        sender.send(*(udp_frame(bytes(200), port=port) for port in (1, 2, 2)))
+        assert len(drain(ring)) == 2
 
 
 def test_changes_leave_no_descriptor(pair: Pair) -> None:

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,11 +22,12 @@ from agent.pipeline import open_source
 from agent.settings import Config
 from agent.sources.source import SourceError
 from tests.support.ebpf import programs
+from tests.support.need import need
 from wire.session import SessionSpec
 
 pytestmark = pytest.mark.root
 
-_PR_CAPBSET_DROP, _CAP_SYS_ADMIN, _CAP_BPF = 24, 21, 39
+_PR_CAPBSET_DROP, _CAP_NET_RAW, _CAP_SYS_ADMIN, _CAP_BPF = 24, 13, 21, 39
 
 
 def copied(tmp_path: Path) -> Path:
@@ -53,7 +56,7 @@ def test_a_way_is_open_and_each_capture_has_maps_of_its_own(way: str) -> None:
 def test_auto_takes_the_first_way_that_works(tmp_path: Path) -> None:
     path = CapturePath()
     path.probe()
-    assert (path.name, path.counts_filtered) == ("af_packet+ebpf", True)
+    assert (path.name, path.is_ebpf) == ("af_packet+ebpf", True)
     assert path.reason.startswith("loaded by BCC")
     loader = copied(tmp_path)
     source = loader.parent / "capture.c"
@@ -105,6 +108,37 @@ def test_without_the_capability_the_kernel_says_no(way: str) -> None:
     assert held() == before
 
 
+_CAPTURE = """
+import sys
+from agent.ebpf.loading import load
+from agent.sources.ring import RingSource
+from agent.sources.source import FlowRules
+from tests.support import frames
+ring = RingSource("lo", "", 100, False, ring_bytes=1 << 20, programs=load(sys.argv[1]), flows=FlowRules(1000, 2))
+for text in frames.FILTERS[:20]:
+    ring.apply(text, 200)
+    assert ring.statistics().filtered is not None, text
+ring.close()
+print("captured", open("/proc/self/status").read().split("CapEff:")[1].split()[0])
+"""
+
+
+@pytest.mark.parametrize("way", ["bcc", "object"])
+def test_two_capabilities_are_enough(way: str) -> None:
+    """CAP_NET_RAW for the socket and CAP_BPF for the programs; the verifier is stricter than with CAP_PERFMON."""
+    need("setpriv")
+    programs(way).close()  # type: ignore[union-attr]
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-all,+bpf,+net_raw", sys.executable, "-c", _CAPTURE, way],
+        cwd=LOADER.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["captured", f"{1 << _CAP_BPF | 1 << _CAP_NET_RAW:016x}"], done.stderr
+
+
 def impossible_map(loader: Path) -> None:
     """As a kernel answers that doesn't know a kind of map."""
     maps = loader.parent / "maps.h"
@@ -123,7 +157,7 @@ def no_answer(loader: Path) -> None:
 
 
 def nonsense(loader: Path) -> None:
-    loader.write_text("import os, sys\nos.write(int(sys.argv[2]), b'{}')\n")
+    loader.write_text("import os, sys\nos.write(int(sys.argv[2]), b'[1')\n")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +178,20 @@ def test_what_goes_wrong_is_said_and_leaks_nothing(
     before = held()
     with pytest.raises(CannotLoad, match=said):
         load("bcc", loader=loader)
+    assert held() == before
+
+
+def test_a_loader_that_hangs_or_never_stops_talking_is_ended(tmp_path: Path) -> None:
+    loader = tmp_path / "loader.py"
+    loader.write_text("import time\ntime.sleep(3600)\n")
+    before = held()
+    with pytest.raises(CannotLoad, match="no answer"):
+        load("object", loader=loader, answer_s=0.3)
+    loader.write_text(
+        "import sys\nfor _ in range(300): print('x' * 1000, file=sys.stderr)\nsys.exit('error: at last')\n"
+    )
+    with pytest.raises(CannotLoad, match="at last"):
+        load("object", loader=loader)
     assert held() == before
 
 
