@@ -4,7 +4,7 @@ The files, in the agent's state directory (mode 0700):
 
     user.nk          NATS user seed (0600)           signing.key   Ed25519 seed for batches and reports (0600)
     request.json     the request as last printed     enrolment.json  the hub's answer
-    user.jwt         the NATS user's credentials, rewritten when the hub renews them (0600)
+    user.jwt         the NATS user's credentials (0600); user.jwt.new: renewed, not yet in use (agent/credentials.py)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import credentials
 from agent.segment import write_whole
 from wire.enrolment import Enrolment, EnrolmentRequest
 from wire.errors import WireError
@@ -49,16 +50,12 @@ class Identity:
         return self.directory / "user.nk"
 
     def renew(self, user_jwt: str) -> bool:
-        """Keep renewed credentials; False when they are the ones already there.
+        """Keep renewed credentials beside those in use until they have worked; False when they are there already.
 
         Raises:
             OSError: they can't be written; the old ones stay.
         """
-        content = user_jwt.strip().encode()
-        if self.jwt_path.read_bytes() == content:
-            return False
-        write_whole(self.jwt_path, content)
-        return True
+        return credentials.renew(self.jwt_path, user_jwt.strip().encode())
 
 
 def make_request(directory: Path, name: str) -> EnrolmentRequest:
@@ -118,6 +115,7 @@ def take_enrolment(directory: Path, content: bytes) -> Identity:
             )
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=enrolment.ca_pem)
         write_whole(directory / "user.jwt", enrolment.user_jwt.strip().encode())
+        credentials.renewed_path(directory / "user.jwt").unlink(missing_ok=True)  # older than this answer
         write_whole(directory / "enrolment.json", enrolment.to_json().encode())
     except WireError as error:
         raise IdentityError(

@@ -22,7 +22,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import nats.errors
@@ -30,6 +29,7 @@ from nats.aio.client import Client
 from nats.aio.client import Server as PoolServer
 from nats.aio.msg import Msg
 
+from agent.credentials import Credentials
 from wire.names import inbox_prefix
 
 log = logging.getLogger(__name__)
@@ -77,14 +77,6 @@ class Stored:
     stream_sequence: int
     duplicate: bool
     """The server knows the message id already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Files of the NATS user, read again at each connection: renewing is rewriting them and reconnecting."""
-
-    jwt_path: Path
-    seed_path: Path
 
 
 def tls_context(ca_pem: str) -> ssl.SSLContext:
@@ -209,8 +201,8 @@ class Link:
         if self._tls is not None:
             options |= {"tls": self._tls, "tls_handshake_first": True}
         if self._credentials is not None:
-            files = self._credentials
-            options["user_credentials"] = (str(files.jwt_path), str(files.seed_path))
+            # Asked at each attempt, nats-py's own reconnections included.
+            options |= {"user_jwt_cb": self._credentials.jwt, "signature_cb": self._credentials.sign}
         try:
             await client.connect(
                 self._servers,
@@ -253,6 +245,8 @@ class Link:
     def _came_up(self) -> None:
         self.connections += 1
         self._attempt = 0
+        if self._credentials is not None:
+            self._credentials.accepted()
         self._logged_s.clear()
         log.info("connected to the server (connection %d)", self.connections)
         self._set_up(True)
@@ -288,7 +282,7 @@ class Link:
             log.warning("server connection: %s%s", self.last_error, _remedy(error))
 
     async def force_reconnect(self) -> None:
-        """Connect again with the credentials as they now are on disk."""
+        """Connect again: with renewed credentials where there are some."""
         client = self._client
         if client is not None and client.is_connected:
             await client.force_reconnect()

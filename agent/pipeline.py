@@ -24,10 +24,11 @@ from agent.batcher import seal_tombstone
 from agent.bpf_filter import FilterError
 from agent.clock import read_clock
 from agent.control import ControlPoint
+from agent.credentials import Credentials
 from agent.desired import DesiredState
 from agent.ebpf.loading import CannotLoad, CapturePath
 from agent.identity import Identity
-from agent.link import Credentials, Link, split_server, tls_context
+from agent.link import Link, split_server, tls_context
 from agent.own_traffic import that_fit
 from agent.publisher import Publisher
 from agent.reconcile import Reconciler

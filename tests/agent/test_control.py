@@ -15,8 +15,9 @@ import pytest
 from nats.aio.client import Client
 
 from agent.control import ControlPoint
+from agent.credentials import Credentials
 from agent.desired import DesiredState
-from agent.link import Credentials, Link, tls_context
+from agent.link import Link, tls_context
 from tests.agent.home import Home
 from tests.support.nats_backbone import backbone, until
 from wire.control import Domain, Envelope, seal, unseal
@@ -190,7 +191,7 @@ async def test_renewed_credentials_are_taken_over(setup: Setup) -> None:
     desired = DesiredState(home.identity, setup.link)
     await desired.next()
     await desired.renew_credentials()
-    assert home.identity.jwt_path.read_text() == jwt.token
     await until(lambda: setup.link.connections == 2)
+    assert home.identity.jwt_path.read_text() == jwt.token
     assert home.identity.renew(jwt.token) is False
     await setup.ask("ping", setup.question())

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from agent.link import Credentials, Link, LinkAway, NoAnswer, NotTaken, tls_context
+from agent.credentials import Credentials
+from agent.link import Link, LinkAway, NoAnswer, NotTaken, tls_context
 from agent.publisher import Publisher
 from agent.spool import Spool
 from tests.agent.batches import BOOT, SESSION, Feeder, abandon, new_chain, new_spool
