@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -224,6 +225,8 @@ def steps(quick: bool) -> dict[str, Callable[[], Outcome]]:
 def main(arguments: Sequence[str]) -> int:
     quick = "--quick" in arguments
     rest = [argument for argument in arguments if argument != "--quick"]
+    # A shell that starts us in the background makes us ignore SIGINT, and so would every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     descent.adopt_orphans()
     if os.geteuid() == 0:
         os.environ.setdefault("WIREPOOL_REQUIRE_ALL", "1")
