@@ -225,7 +225,7 @@ def steps(quick: bool) -> dict[str, Callable[[], Outcome]]:
 def main(arguments: Sequence[str]) -> int:
     quick = "--quick" in arguments
     rest = [argument for argument in arguments if argument != "--quick"]
-    # A shell that starts us in the background makes us ignore SIGINT, and so would every program that a test interrupts.
+    # A shell that starts us in the background makes us ignore SIGINT, and every program that a test interrupts as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     descent.adopt_orphans()
     if os.geteuid() == 0:
