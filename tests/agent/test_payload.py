@@ -421,5 +421,6 @@ def test_a_change_on_a_running_session_never_shows_what_either_order_forbids(
 def test_mutated_frames_keep_the_invariant(seed: int) -> None:
     """The fuzzer's, bounded and seeded, as part of every run (and of the sanitizers')."""
     from tests.agent import fuzz_payload
+    from tests.support import fuzzing
 
-    fuzz_payload.plain(2000, seed)
+    fuzzing.plain(fuzz_payload.TARGETS, 2000, seed)

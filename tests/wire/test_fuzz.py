@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import fuzzing
 from tests.wire import fuzz_batch, fuzz_targets
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("seed", range(8))
 def test_mutations_of_the_vectors_raise_nothing_but_wire_errors(seed: int) -> None:
-    fuzz_batch.plain(1500, seed)
+    fuzzing.plain(fuzz_batch.TARGETS, 1500, seed)
 
 
 def test_the_target_reaches_every_reader_with_input_it_accepts() -> None:
