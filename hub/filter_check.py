@@ -19,6 +19,24 @@ _lock = threading.Lock()
 """libpcap before 1.8 compiles with global state."""
 
 
+_ADVICE = (
+    ("syntax error", "Join conditions with and, or, not, for example: tcp port 443 and host 10.0.0.7"),
+    ("unknown host", "Names are looked up on the agent's host: write the address instead"),
+    ("unknown port", "Write the port as a number, for example: port 8080"),
+    ("illegal port number", "Ports go from 0 to 65535; a range is written as: portrange 8000-8080"),
+    ("non-network bits", "Write host for one address, or the network's own: net 10.0.0.0/8"),
+)
+"""What libpcap's words contain (gencode.c, grammar.y), and what to do about it."""
+
+
+def advice(error: str) -> str:
+    """One sentence on what to write instead of a filter that was refused with libpcap's `error`; "" when it says so."""
+    for part, sentence in _ADVICE:
+        if part in error:
+            return f"{sentence}."
+    return "" if "the filter" in error else "All that can be written is in the manual: man pcap-filter."
+
+
 class _Program(ctypes.Structure):
     _fields_ = (("bf_len", ctypes.c_uint), ("bf_insns", ctypes.c_void_p))
 

@@ -13,6 +13,7 @@ from litestar.response import Redirect
 from litestar.types import ASGIApp
 
 from hub.control import ControlError
+from hub.filter_check import advice
 from hub.guard import web_session
 from hub.live import SessionTotals
 from hub.registry import RegistryError, UnknownError, WebSession
@@ -193,7 +194,8 @@ async def judge_filter(
         answers = [tasks.create_task(ask(*target)) for target in targets[:MAX_CHECKED]]
     refused = [answer for task in answers if (answer := task.result())]
     if refused:
-        return Verdict("error", "\n".join(refused))
+        sentences = dict.fromkeys(sentence for answer in refused if (sentence := advice(answer)))
+        return Verdict("error", "\n".join([*refused, *sentences]))
     if programs:
         return Verdict("ok", f"Valid: {max(programs)} instructions." if max(programs) else "Valid.")
     if silent:
@@ -204,7 +206,7 @@ async def judge_filter(
 
 @post("/live/check-filter", status_code=200)
 async def check_filter(request: AnyRequest) -> Response[str]:
-    """The message next to a filter field, in the words of the agent's libpcap."""
+    """The message next to a filter field: the words of the agent's libpcap, and what to write instead."""
     hub = hub_of(request)
     form = await request.form()
     text = str(form.get("filter", "")).strip()

@@ -7,13 +7,15 @@ filling and what passed until its successor captured again.
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
 from tests.support.captures import Packet, difference, read_capture
-from tests.support.lab import Lab, Tcpdump
+from tests.support.lab import Host, Lab, Tcpdump
 from tests.support.lan_traffic import NEEDED, sentinel
 from tests.support.need import need
 from tests.support.netns import wait_for
@@ -33,6 +35,22 @@ def _goes_on(curl: Curl, session: str) -> None:
     wait_for(lambda: curl.session(session)["archived_packets"] > before, "packets stored again", timeout_s=60)
 
 
+@contextmanager
+def _capturing(directory: Path) -> Iterator[tuple[Stand, Host, Host, Popen[bytes], Curl, str]]:
+    """A stand with a session on web1: (stand, web1, db1, web1's agent, curl that is logged in, session)."""
+    need("root", "curl", *NEEDED)
+    with Lab(["web1", "db1"], directory) as lab:
+        stand = Stand(lab, directory)
+        stand.start()
+        stand.enrol(lab["web1"])
+        agent = stand.start_agent(lab["web1"])
+        curl = Curl(stand)
+        curl.log_in()
+        curl.wait_online("web1")
+        session = curl.start("web1", "eth0", "icmp")
+        yield stand, lab["web1"], lab["db1"], agent, curl, session
+
+
 def _kill_and_wait_for_another(pid_now: Callable[[], int | None]) -> None:
     """SIGKILL, and until its supervisor has started another one."""
     victim = pid_now()
@@ -42,17 +60,7 @@ def _kill_and_wait_for_another(pid_now: Callable[[], int | None]) -> None:
 
 
 def test_each_part_dies_once_and_the_session_goes_on(tmp_path: Path) -> None:
-    need("root", "curl", *NEEDED)
-    with Lab(["web1", "db1"], tmp_path) as lab:
-        stand = Stand(lab, tmp_path)
-        stand.start()
-        host, client = lab["web1"], lab["db1"]
-        stand.enrol(host)
-        agent = stand.start_agent(host)
-        curl = Curl(stand)
-        curl.log_in()
-        curl.wait_online("web1")
-        session = curl.start("web1", "eth0", "icmp")
+    with _capturing(tmp_path) as (stand, host, client, agent, curl, session):
         with Tcpdump(host, "eth0", "icmp", tmp_path / "icmp.pcap") as dump:
             flood = client.start("ping", "-q", "-n", "-i", "0.005", host.address, log="flood.log")
             _goes_on(curl, session)
@@ -105,17 +113,7 @@ def test_each_part_dies_once_and_the_session_goes_on(tmp_path: Path) -> None:
 
 
 def test_an_agent_without_a_server_waits_and_then_delivers(tmp_path: Path) -> None:
-    need("root", "curl", *NEEDED)
-    with Lab(["web1", "db1"], tmp_path) as lab:
-        stand = Stand(lab, tmp_path)
-        stand.start()
-        host, client = lab["web1"], lab["db1"]
-        stand.enrol(host)
-        agent = stand.start_agent(host)
-        curl = Curl(stand)
-        curl.log_in()
-        curl.wait_online("web1")
-        session = curl.start("web1", "eth0", "icmp")
+    with _capturing(tmp_path) as (stand, host, client, agent, curl, session):
         assert stand.stop() == 0
         stand.stop_agent(host)
         # The agent starts with nobody there, goes on with what it was told last, and keeps what it sees.

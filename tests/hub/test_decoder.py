@@ -1,6 +1,5 @@
 """The decoder over every capture at hand and mutations of them, and its protocol column against tshark's."""
 
-import os
 import random
 import subprocess
 from collections import Counter
@@ -15,7 +14,6 @@ from hub.packet_line import MAX_INFO
 from tests.support.captures import Packet, read_capture
 from tests.support.need import need
 
-ROOT = Path(__file__).resolve().parents[2]
 RULES = {
     "bad", "icmp-error", "arp", "icmp", "rst", "routing", "http", "handshake", "tls", "dns", "tcp", "udp",
     "broadcast", "wlan", "other",
@@ -31,15 +29,12 @@ FTP data port, the version a server chose, the dialogue that a continuation belo
 of the merged files and looks retransmitted the second time."""
 
 
-def captures(kind: str) -> list[Path]:
-    folder = Path(os.environ.get("WIREPOOL_CAPTURES", ROOT / "../shared/captures")) / kind
-    if not folder.is_dir():
-        pytest.skip(f"no captures at {folder}: set WIREPOOL_CAPTURES to a folder with real/ and odd/")
-    return sorted(path for path in folder.iterdir() if path.is_file())
+def files_of(captures: Path, kind: str) -> list[Path]:
+    return sorted(path for path in (captures / kind).iterdir() if path.is_file())
 
 
-def packets_of(kind: str) -> list[Packet]:
-    return [packet for path in captures(kind) for packet in read_capture(path).packets]
+def packets_of(captures: Path, kind: str) -> list[Packet]:
+    return [packet for path in files_of(captures, kind) for packet in read_capture(path).packets]
 
 
 def check(row: tuple[str, str, str, str, str]) -> None:
@@ -53,16 +48,16 @@ def check(row: tuple[str, str, str, str, str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["real", "odd"])
-def test_every_packet_of_every_capture(kind: str) -> None:
-    packets = packets_of(kind)
+def test_every_packet_of_every_capture(captures: Path, kind: str) -> None:
+    packets = packets_of(captures, kind)
     assert len(packets) > 4000
     for packet in packets:
         check(summarize(packet.data, packet.link_type, packet.original_bytes))
 
 
-def test_mutations() -> None:
+def test_mutations(captures: Path) -> None:
     seed = random.Random(20260101)
-    packets = packets_of("odd") + packets_of("real")
+    packets = packets_of(captures, "odd") + packets_of(captures, "real")
     for packet in seed.sample(packets, 6000):
         data = bytearray(packet.data[:600])
         for _ in range(seed.randint(1, 4)):
@@ -86,10 +81,10 @@ def test_anything(data: bytes, link_type: int) -> None:
     check(summarize(data, link_type, len(data)))
 
 
-def test_the_protocol_column_is_wiresharks(tmp_path: Path) -> None:
+def test_the_protocol_column_is_wiresharks(captures: Path, tmp_path: Path) -> None:
     need("tshark", "mergecap")
     merged = tmp_path / "all.pcapng"  # one start of tshark instead of sixty
-    files = [str(path) for path in captures("real")]
+    files = [str(path) for path in files_of(captures, "real")]
     subprocess.run(["mergecap", "-a", "-F", "pcapng", "-w", str(merged), *files], check=True)
     argv = ("tshark", "-n", "-r", str(merged), "-T", "fields", "-e", "_ws.col.Protocol")
     theirs = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()

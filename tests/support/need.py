@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -24,7 +25,11 @@ def need(*programs: str) -> None:
     missing = [program for program in programs if program != "root" and shutil.which(program) is None]
     if not missing:
         return
-    reason = f"missing: {', '.join(missing)}; `./wirepool test` as root installs what the tests need"
+    without(f"missing: {', '.join(missing)}; `./wirepool test` as root installs what the tests need")
+
+
+def without(reason: str) -> NoReturn:
+    """What this test needs can't be had here: a failure where all is required, otherwise a skip that says why."""
     if os.environ.get("WIREPOOL_REQUIRE_ALL") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

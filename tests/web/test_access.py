@@ -145,6 +145,7 @@ async def test_who_tries_too_many_passwords_is_told_how_long_to_wait(tmp_path: P
             assert len(answers) < 50
             answers.append(await client.http.post("/login", data={"name": "admin", "password": "wrong"}))
         assert answers[-1].status_code == 429
+        assert all("init --reset-password" in answer.text for answer in answers)
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 3600
         assert "try again in" in answers[-1].text
         right = await client.http.post("/login", data={"name": "admin", "password": page.password})

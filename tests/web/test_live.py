@@ -146,6 +146,7 @@ async def test_filters_are_judged_by_the_agents_libpcap(tmp_path: Path) -> None:
         form = {"agent": "web1", "interface.web1": "eth0", "filter": "tcp prt 80"}
         wrong = await client.post("/live/check-filter", form)
         assert "syntax error" in wrong.text
+        assert "for example: tcp port 443" in wrong.text
         assert 'data-kind="error"' in wrong.text
         assert (
             'data-kind="ok"'
@@ -154,6 +155,7 @@ async def test_filters_are_judged_by_the_agents_libpcap(tmp_path: Path) -> None:
         refused = await client.post("/live", form | {"snaplen": "96", "overflow": "drop_oldest"})
         assert refused.status_code == 422
         assert "syntax error" in refused.text
+        assert "for example: tcp port 443" in refused.text
         assert page.hub.registry.sessions.all() == []
         session = await start(client, filter="udp")
         await wait_for_state(client, session, "running")
