@@ -13,7 +13,7 @@ from agent.segment import Record
 from agent.session_memory import SessionMemory
 from agent.spool import Admission
 from agent.surroundings import Surroundings
-from wire.batch import NO_HASH
+from wire.batch import GOES_ON, NO_HASH
 from wire.books import Books
 from wire.names import Lane
 from wire.report import LaneHead
@@ -85,12 +85,13 @@ class LaneWriter:
             self._books.dropped_newest += packed.packets
 
     def close(self, reason: str, origin: Origin) -> None:
-        """End the lane for good: its closing batch always fits."""
+        """End the lane for good, or (GOES_ON) only for this boot: its closing batch always fits."""
         if self._chain.turned_away.packets:
             self._declare_turned_away(origin, closing=True)
         self._around.spool.admit(self.lane, HEADER_ROOM_BYTES, closing=True)
         record, message = self._chain.seal_closing(origin, reason, self._read_books())
-        self._memory.ended, self._memory.reason = True, reason
+        if reason != GOES_ON:
+            self._memory.ended, self._memory.reason = True, reason
         self._append(record, message, HEADER_ROOM_BYTES)
         self._around.spool.finish_lane(self.lane)
         self._around.wake_publisher()

@@ -5,7 +5,8 @@
 What is declared may change at any time (`declare`); the thread obeys between two batches.  A session ends for good by
 being declared stopped, by one of its limits (reached to the batch, not to the packet: what was already accepted is
 delivered), by its file's end, or by a full spool under the policy `stop`; then a closing batch ends its lane.  When
-only the agent stops, there is none: the next boot goes on, and its first batch names the last hash of this one.
+only the agent stops, the closing batch says so: the next boot goes on, and its first batch names the last hash of
+this one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from agent.sources.source import (
 )
 from agent.spool import Admission
 from agent.surroundings import Surroundings
-from wire.batch import Columns
+from wire.batch import GOES_ON, Columns
 from wire.books import Books
 from wire.names import Lane
 from wire.payload import PayloadPolicy
@@ -145,7 +146,7 @@ class CaptureSession:
         self._poke()
 
     def leave(self) -> None:
-        """The agent stops: deliver what was accepted and end the thread, without a closing batch."""
+        """The agent stops: deliver what was accepted and close the chain of this boot, not the session."""
         self._leaving = True
         self._poke()
 
@@ -247,6 +248,8 @@ class CaptureSession:
             self.books.close_source()
         if ending:
             self._end(ending, source)
+        elif self._leaving and self.state != "failed" and self._writer is not None:
+            self._writer.close(GOES_ON, self._origin(source))
 
     def _own_traffic(self) -> list[tuple[str, int]]:
         return self._around.own_traffic if self._wanted.exclude_own_traffic else []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hub.ledger_chains import load_books, load_runs
 from hub.registry import Registry
 from hub.registry.agents import stored_boot
+from wire.batch import GOES_ON
 from wire.books import Books, total
 
 MAX_GAPS = 100
@@ -44,7 +45,7 @@ class BootBooks:
     lost_at_end: int = 0
     """Received by a boot that ended, never spooled."""
     closed: bool = False
-    """Every lane seen has its closing batch."""
+    """Every lane seen has its closing batch, and the next boot's first one where that says the session goes on."""
 
 
 @dataclass(slots=True)
@@ -121,10 +122,14 @@ def session_books(registry: Registry, session: str) -> SessionBooks:
     chains = db.execute(
         "SELECT * FROM chains WHERE session = ? AND agent = ? ORDER BY id", (session, record.agent)
     ).fetchall()
+    continued = {(row["lane"], row["previous_boot"]) for row in chains}
     for row in chains:
         boot = boots.setdefault(row["boot"], BootBooks(row["boot"], row["boot"] == current_boot, Books()))
         first = boot.archived_packets == boot.declared_packets == 0 and not boot.closed
-        boot.closed = row["closed_reason"] is not None and (boot.closed or first)
+        closed = row["closed_reason"] is not None and (
+            row["closed_reason"] != GOES_ON or (row["lane"], row["boot"]) in continued
+        )
+        boot.closed = closed and (boot.closed or first)
         boot.archived_packets += row["packets"]
         boot.declared_packets += row["declared_packets"]
         boot.declared_kept_packets += row["declared_kept_packets"]

@@ -7,7 +7,8 @@
 Sequence and chain run per (agent, boot, session, lane): `previous` is the sha256 of the header bytes of the batch
 before. A **packets** batch holds packets. A **tombstone** stands where the spool's overflow removed batches: it lists
 their sequences, header hashes and sums, so the chain goes on through it; or, with an empty list, it is itself a link
-that says how many packets were turned away before they got a sequence. A **closing** batch ends a session's lane.
+that says how many packets were turned away before they got a sequence. A **closing** batch ends the lane
+of a session in this boot; with the reason `GOES_ON` the session itself continues in the agent's next boot.
 
 This module is the only definition; docs/wire-format.md is generated from it. Readers ignore keys they don't know
 and refuse versions they don't know. Every bound is a constant here.
@@ -116,6 +117,10 @@ NO_HASH = bytes(32)
 _HEADER_DEPTH = 4
 _HEADER_ITEMS = 512
 _MESSAGE_HEAD = b"\x82"
+
+
+GOES_ON = "agent stopped; the session goes on in its next boot"
+"""The reason of a closing batch that ends the boot's chain, not the session: readers expect a chain that names it."""
 
 
 class Kind(StrEnum):

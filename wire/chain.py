@@ -3,7 +3,8 @@
 Within a (agent, boot, session, lane) every batch names the hash of the header before it, and headers are signed. So of
 the batches at hand it can be said, lane by lane:
 
-- **intact**: from sequence 0 (or from the beginning asked for) to a closing batch, nothing is missing;
+- **intact**: from sequence 0 (or from the beginning asked for) to a closing batch, nothing is missing (and where that
+  one says that the session goes on in the agent's next boot, that boot's chain is here too: `expect_next_boots`);
 - **declared drop**: what is missing is listed in signed tombstones;
 - **unexplained gap**: sequences are missing and nobody says why (killed, lost, withheld, purged);
 - **open tail**: complete so far, but no closing batch: running still, or died;
@@ -15,10 +16,10 @@ Batches may come in any order and more than once.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from wire.batch import NO_HASH, Header, Kind, OpenBatch, Replaced
+from wire.batch import GOES_ON, NO_HASH, Header, Kind, OpenBatch, Replaced
 from wire.names import Lane
 
 MAX_CHAINS = 65536
@@ -83,6 +84,8 @@ class ChainResult:
     missing: tuple[SequenceRange, ...]
     """Absent without explanation."""
     closed: bool
+    goes_on: bool
+    """The closing batch says that the session continues in the agent's next boot."""
     first_sequence: int
     last_sequence: int
     """Highest sequence known of; -1: none."""
@@ -138,6 +141,7 @@ class ChainVerifier:
         self._slots = _Slots()
         self._batches = self._packets = self._captured_bytes = self._duplicates = 0
         self._closing: int | None = None
+        self._goes_on = False
         self._previous_boot: bytes | None = None
         self._complaints: list[str] = []
 
@@ -176,6 +180,7 @@ class ChainVerifier:
             if self._closing is not None and self._closing != header.sequence:
                 self._complain(f"closed twice, at {self._closing} and at {header.sequence}")
             self._closing = header.sequence
+            self._goes_on = header.reason == GOES_ON
         return fresh
 
     def _place(
@@ -256,6 +261,7 @@ class ChainVerifier:
             dropped_packets=dropped_packets,
             missing=tuple(missing),
             closed=self._closing is not None,
+            goes_on=self._goes_on,
             first_sequence=self._first_sequence,
             last_sequence=last,
             head_hash=before if before is not None else NO_HASH,
@@ -263,6 +269,19 @@ class ChainVerifier:
             previous_hash=first_previous,
             complaints=tuple(complaints),
         )
+
+
+def expect_next_boots(results: dict[ChainKey, ChainResult]) -> dict[ChainKey, ChainResult]:
+    """The same, but a chain whose session goes on in a boot that isn't here has an open tail: what came is unknown."""
+    named = {(key.agent, key.session, key.lane, result.previous_boot) for key, result in results.items()}
+    return {
+        key: replace(result, verdict=Verdict.OPEN_TAIL)
+        if result.goes_on
+        and result.verdict in (Verdict.INTACT, Verdict.DECLARED_DROP)
+        and (key.agent, key.session, key.lane, key.boot) not in named
+        else result
+        for key, result in results.items()
+    }
 
 
 def check_boot_changes(results: dict[ChainKey, ChainResult]) -> list[str]:

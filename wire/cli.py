@@ -26,7 +26,7 @@ _VERIFY = """examples:
 Checks the certificates against the hub's key, every signature, hash and sum, and the chains. Verdicts:
   intact           complete from the first batch to the closing one
   declared drop    what is missing was declared dropped by the agent, signed
-  open tail        complete, but without a closing batch: still running, or the agent died
+  open tail        complete, but not to the session's end: still going on, or the agent died
   unexplained gap  batches are missing and nobody says why
   invalid          a signature, hash, sum or link doesn't hold, or two batches claim one place
 

@@ -28,7 +28,15 @@ from typing import IO, Any, Protocol
 from wire import cose
 from wire.batch import DOMAIN, Kind, OpenBatch, decode_columns, decode_tombstone, open_batch
 from wire.books import Books
-from wire.chain import MAX_CHAINS, ChainKey, ChainResult, ChainVerifier, Verdict, check_boot_changes
+from wire.chain import (
+    MAX_CHAINS,
+    ChainKey,
+    ChainResult,
+    ChainVerifier,
+    Verdict,
+    check_boot_changes,
+    expect_next_boots,
+)
 from wire.control import open_certificate
 from wire.errors import WireError
 from wire.framing import split_messages
@@ -299,7 +307,7 @@ def _verify_messages(
         if batch.header.sequence >= newest.get(key, -1):
             newest[key] = batch.header.sequence
             report.books[key] = batch.header.books
-    report.chains = {key: chain.result() for key, chain in chains.items()}
+    report.chains = expect_next_boots({key: chain.result() for key, chain in chains.items()})
     return size
 
 

@@ -14,7 +14,7 @@ _EXIT = {Verdict.INTACT: 0, Verdict.DECLARED_DROP: 0, Verdict.OPEN_TAIL: 1, Verd
 _EXPLAINED = {
     Verdict.INTACT: "complete from the first batch to the closing one; every signature and hash holds",
     Verdict.DECLARED_DROP: "what is missing was declared dropped by the agent, signed; all else is complete",
-    Verdict.OPEN_TAIL: "complete so far, without a closing batch: exported while running, or the agent died",
+    Verdict.OPEN_TAIL: "complete so far, but not to the end: exported while it went on, or the agent died",
     Verdict.UNEXPLAINED_GAP: "batches are missing and nobody says why",
     Verdict.INVALID: "something doesn't hold: see the complaints",
 }
@@ -122,6 +122,8 @@ def _notes(key: ChainKey, chain: ChainResult) -> list[str]:
         notes.append(f"{who}: declared dropped: batches {_ranges(chain.dropped)}")
     if not chain.closed:
         notes.append(f"{who}: no closing batch behind {chain.last_sequence}")
+    elif chain.goes_on and chain.verdict is Verdict.OPEN_TAIL:
+        notes.append(f"{who}: the agent was stopped, and the boot in which the session goes on isn't here")
     if chain.previous_boot is not None:
         notes.append(f"{who}: continues boot {chain.previous_boot.hex()[:8]}")
     return notes + [f"{who}: {complaint}" for complaint in chain.complaints]

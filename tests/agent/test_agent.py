@@ -252,7 +252,8 @@ async def test_a_restart_in_good_order_continues_the_chain(lab: Lab) -> None:
             await lab.packets(one.id) == count
         )  # what was accepted before the signal is stored when it has ended
     first, second = await lab.verdicts(one.id)
-    assert (first.verdict, second.verdict) == (Verdict.OPEN_TAIL, Verdict.OPEN_TAIL)
+    assert (first.verdict, second.verdict) == (Verdict.INTACT, Verdict.INTACT)
+    assert (first.goes_on, second.goes_on) == (True, True)
     assert second.previous_hash == first.head_hash
     assert list((lab.home.directory / "spool").iterdir()) == []
 

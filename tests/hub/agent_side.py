@@ -129,9 +129,9 @@ class FakeAgent:
         message.packets, message.captured_bytes = len(packets), size
         return message
 
-    def closing(self, lane: Lane = Lane.BULK) -> Message:
+    def closing(self, lane: Lane = Lane.BULK, reason: str = "stopped", **header: Any) -> Message:
         """Seal the lane's closing batch."""
-        return self._seal(lane, Body.empty(), {"kind": Kind.CLOSING, "reason": "stopped"})
+        return self._seal(lane, Body.empty(), {"kind": Kind.CLOSING, "reason": reason} | header)
 
     def tombstone(self, lost: list[Message], lane: Lane = Lane.BULK) -> Message:
         """A tombstone for sealed batches that were never published; their packets go from pending to dropped."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
@@ -15,6 +16,7 @@ from hub.session_books import session_books
 from tests.hub.agent_side import FakeAgent, enrolled, udp_packet
 from tests.hub.parts import Parts, parts, running, settled
 from tests.support.nats_backbone import until
+from wire.batch import GOES_ON
 from wire.keys import SigningKey
 from wire.names import Lane, batch_subject
 
@@ -53,6 +55,30 @@ async def test_books_reach_zero(tmp_path: Path) -> None:
         assert [boot.closed for boot in books.boots] == [True]
         (runs,) = hub.registry.connection.execute("SELECT count(*) FROM runs").fetchone()
         assert runs == 2, "an intact chain is one run per lane"
+
+
+async def test_a_stopped_agents_boot_is_closed_when_the_next_one_names_it(tmp_path: Path) -> None:
+    async with parts(tmp_path) as hub:
+        web1 = await joined(hub, "web1")
+        bus = hub.bus()
+        ledger = Ledger(hub.registry, bus)
+
+        def closed() -> list[bool]:
+            return [boot.closed for boot in session_books(hub.registry, web1.session).boots]
+
+        async with running(bus.run(), ledger.run()):
+            end = web1.closing(reason=GOES_ON)
+            await web1.publish(end)
+            await booked(hub, web1, 1)
+            assert closed() == [False], "what comes after it isn't known yet"
+            again = web1.rebooted()
+            said: dict[str, Any] = {"previous": end.header_hash, "previous_boot": web1.boot}
+            await again.publish(again.packets(some(3), **said))
+            await booked(hub, web1, 2)
+            assert closed() == [True, False]
+            await again.publish(again.closing())
+            await booked(hub, web1, 3)
+            assert closed() == [True, True]
 
 
 def heartbeat_of(agent: FakeAgent):  # type: ignore[no-untyped-def]

@@ -79,6 +79,19 @@ def test_the_end_cut_off_an_earlier_boot_is_noticed(path: Path) -> None:
     assert judged(path, written(first[:-1] + second)).verdict() is Verdict.UNEXPLAINED_GAP
 
 
+def test_a_session_that_goes_on_needs_its_next_boot(path: Path) -> None:
+    packets = make.chain(3, close=False)
+    head = batch.open_batch(packets[-1], public=None).header_hash
+    end, end_hash = make.closing(3, head, reason=batch.GOES_ON)
+    first = [*packets, end]
+    second = make.chain(2, previous=end_hash, previous_boot=make.BOOT, boot=bytes(range(16)))
+    assert judged(path, written(first + second)).verdict() is Verdict.INTACT
+    alone = judged(path, written(first))  # the rest was withheld, or hasn't come yet
+    assert alone.verdict() is Verdict.OPEN_TAIL
+    assert [chain.goes_on for chain in alone.chains.values()] == [True]
+    assert judged(path, written(packets + second)).verdict() is Verdict.UNEXPLAINED_GAP  # the end was cut off
+
+
 def test_another_hubs_key_and_uncertified_agents_are_invalid(path: Path) -> None:
     messages = make.chain(2)
     assert judged(path, written(messages), make.OTHER_KEY.public).verdict() is Verdict.INVALID
