@@ -39,10 +39,7 @@ class LaneWriter:
         self._books = books
         self._around = around
         self._away_reasons: list[str] = []
-        head = memory.heads[Lane.BULK]
-        found = around.last_records.get((spec.id, Lane.BULK))
-        if found is not None and (found.boot != head.boot or found.next_sequence > head.next_sequence):
-            head = found  # the memory was behind the spool (a power cut)
+        head = memory.catch_up(Lane.BULK, around.last_records.get((spec.id, Lane.BULK)))
         known = head.known and head.header_hash != NO_HASH
         self._chain = Chain(
             agent=around.agent,

@@ -36,7 +36,7 @@ from agent.reporting import Reporter
 from agent.segment import Record
 from agent.self_limits import SelfLimits
 from agent.session import CaptureSession
-from agent.session_memory import ChainHead
+from agent.session_memory import LastSpooled
 from agent.settings import Config
 from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP
 from agent.sources.source import FlowRules, PacketSource, SourceError
@@ -229,8 +229,9 @@ class Agent:
             key = (lane.session, lane.lane)
             if last is not None and (key not in newest or last.spooled_ns >= newest[key].spooled_ns):
                 newest[key] = last
-                self._around.last_records[key] = ChainHead(
-                    lane.boot, last.last_sequence + 1, last.header_hash
+                self._around.last_records[key] = LastSpooled(
+                    *(lane.boot, last.last_sequence + 1, last.header_hash),
+                    *(last.first_sequence, last.packets, last.captured_bytes),
                 )
         waiting = self._spool.pending_batches
         damage = sum(d.corrupt_bytes + d.torn_bytes for d in (lane.damage for lane, _ in found))

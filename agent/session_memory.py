@@ -38,6 +38,15 @@ class ChainHead:
 
 
 @dataclass(slots=True)
+class LastSpooled(ChainHead):
+    """A chain's head as the spool's recovery found it, with the batch that made it."""
+
+    first_sequence: int = 0
+    packets: int = 0
+    captured_bytes: int = 0
+
+
+@dataclass(slots=True)
 class SessionMemory:
     """See the module."""
 
@@ -74,6 +83,20 @@ class SessionMemory:
         self.ended, self.reason = bool(ended), reason[:length].decode(errors="replace")
         self.heads[Lane.BULK] = ChainHead(*heads[:3])
         self.heads[Lane.PRIO] = ChainHead(*heads[3:])
+
+    def catch_up(self, lane: Lane, found: LastSpooled | None) -> ChainHead:
+        """The lane's head, from here or from the spool's last record, whichever is further.
+
+        A kill between the spool's file and this one leaves the memory one batch behind: that one is counted now, or an
+        import would read it again. Further behind (a power cut) the totals can't be known.
+        """
+        head = self.heads[lane]
+        if found is None or (found.boot == head.boot and found.next_sequence <= head.next_sequence):
+            return head
+        if found.first_sequence == head.next_sequence and (found.boot == head.boot or not head.known):
+            self.packets += found.packets
+            self.captured_bytes += found.captured_bytes
+        return found
 
     def save(self) -> None:
         """Write it over the old. A disk that refuses is no reason to stop: the chain then shows an open tail."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.session_memory import ChainHead
+from agent.session_memory import LastSpooled
 from agent.settings import Config
 from agent.sources.source import PacketSource
 from agent.spool import Spool
@@ -30,5 +30,5 @@ class Surroundings:
     changed: Callable[[], None]
     """Some session's state changed: a report is due. From any thread."""
     own_traffic: list[tuple[str, int]] = field(default_factory=list)
-    last_records: dict[tuple[str, Lane], ChainHead] = field(default_factory=dict)
+    last_records: dict[tuple[str, Lane], LastSpooled] = field(default_factory=dict)
     """(session, lane) → the head of its chain as the spool's recovery found it."""

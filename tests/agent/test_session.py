@@ -12,7 +12,7 @@ from agent.batcher import behind
 from agent.ebpf.loading import CLASSIC, CapturePath
 from agent.pipeline import open_source
 from agent.session import CaptureSession
-from agent.session_memory import ChainHead, SessionMemory
+from agent.session_memory import ChainHead, LastSpooled, SessionMemory
 from agent.settings import Config
 from agent.sources.source import SourceError
 from agent.spool import Spool
@@ -101,13 +101,38 @@ def test_the_next_boot_names_the_last_hash(tmp_path: Path) -> None:
         if how in ("memory", "both"):
             memory.heads[Lane.BULK] = ChainHead(BOOT, 5, b"m" * 32)
         if how in ("spool", "both"):  # the memory is behind the spool: a power cut
-            surroundings.last_records[(SESSION, Lane.BULK)] = ChainHead(BOOT, 7, b"s" * 32)
+            surroundings.last_records[(SESSION, Lane.BULK)] = LastSpooled(BOOT, 7, b"s" * 32)
         run(CaptureSession(spec(file), memory, surroundings))
         messages = [message for _, message in drain(spool)]
         first = open_batch(messages[0], public=KEY.public).header
         assert first.previous_boot == BOOT
         assert first.previous == (b"m" if how == "memory" else b"s") * 32
         assert judge(messages).verdict is Verdict.INTACT
+
+
+@pytest.mark.parametrize(
+    ("head", "found", "packets"),
+    [
+        (ChainHead(BOOT, 5), LastSpooled(BOOT, 6, first_sequence=5, packets=7), 107),  # killed in between
+        (ChainHead(), LastSpooled(BOOT, 1, first_sequence=0, packets=7), 107),  # in the very first batch
+        (ChainHead(BOOT, 6), LastSpooled(BOOT, 6, first_sequence=5, packets=7), 100),  # known already
+        (
+            ChainHead(BOOT, 4),
+            LastSpooled(BOOT, 6, first_sequence=5, packets=7),
+            100,
+        ),  # too far behind to know
+        (ChainHead(b"o" * 16, 5), LastSpooled(BOOT, 6, first_sequence=5, packets=7), 100),
+        (ChainHead(BOOT, 5), None, 100),
+    ],
+)
+def test_a_memory_one_batch_behind_the_spool_catches_up(
+    tmp_path: Path, head: ChainHead, found: LastSpooled | None, packets: int
+) -> None:
+    memory = SessionMemory.open(tmp_path, SESSION)
+    memory.packets, memory.heads[Lane.BULK] = 100, head
+    further = memory.catch_up(Lane.BULK, found)
+    assert memory.packets == packets
+    assert further is (found if found is not None and head.next_sequence < 6 else head)
 
 
 def test_declared_stopped_before_this_boot_began(tmp_path: Path) -> None:
