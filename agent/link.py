@@ -52,6 +52,20 @@ Handler = Callable[[str, bytes, str], Awaitable[None]]
 """(subject, data, reply subject or "")"""
 
 
+class _Client(Client):
+    """nats-py's client, which knows when it was not let in."""
+
+    async def _process_connect_init(self) -> None:
+        """nats-py takes a connection that ends before the server answers for one that was let in (its "-ERR" can be
+        lost with the connection). Raises nats.errors.Error then."""
+        await super()._process_connect_init()
+        if not self.is_connected:  # only the server's PONG says so
+            for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+                if task is not None:
+                    task.cancel()
+            raise nats.errors.Error("nats: the server closed the connection instead of letting us in")
+
+
 class LinkAway(Exception):
     """There is no connection now. Try again when there is."""
 
@@ -176,7 +190,7 @@ class Link:
             await self._discard()
 
     async def _connect(self) -> bool:
-        client = Client()
+        client = _Client()
         self._client = client
         failures, first_attempt = 0, True
 

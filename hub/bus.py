@@ -103,6 +103,16 @@ class BusClient(Client):
         except TimeoutError:
             raise nats.errors.FlushTimeoutError from None
 
+    async def _process_connect_init(self) -> None:
+        """nats-py takes a connection that ends before the server answers for one that was let in (its "-ERR" can be
+        lost with the connection). Raises nats.errors.Error then."""
+        await super()._process_connect_init()
+        if not self.is_connected:  # only the server's PONG says so
+            for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+                if task is not None:
+                    task.cancel()
+            raise nats.errors.Error("nats: the server closed the connection instead of letting us in")
+
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         try:
             found: dict[str, str] | None = await super()._process_headers(headers)
