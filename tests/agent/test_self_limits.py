@@ -124,8 +124,8 @@ async def test_an_agent_under_load_sheds_counts_and_comes_back(lab: Lab, tmp_pat
 
     async def under_load(words_: str, timeout_s: float) -> None:
         def said() -> bool:
-            for port in range(PORT, PORT + 50):  # as many flows
-                lab.send(10, port, size=600)  # far too much also on a busy machine, sampled
+            for port in range(PORT, PORT + 500):  # as many flows: a sample of them is still far too much
+                lab.send(1, port, size=600)
             session = lab.session(one.id)
             return session is not None and words_ in session.reason
 
