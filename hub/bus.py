@@ -22,6 +22,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as ClientSubscription
 from nats.js import JetStreamContext
 
+from hub.cancellation import obey_cancellation
+
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5
@@ -262,12 +264,7 @@ class Bus:
     async def client(self) -> Client:
         """The connected client; waits while there is none."""
         while True:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # A cancellation can be lost on its way through nats-py: it turns one into "connection closed", and the
-                # `asyncio.wait_for` of Python 3.11 forgets one that comes together with the result. Every loop over
-                # the bus comes by here, and ends here, instead of going on for ever after it was told to stop.
-                raise asyncio.CancelledError
+            obey_cancellation()
             await self._up.wait()
             if self._client is not None:
                 return self._client

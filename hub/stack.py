@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from hub.backbone import enrolment, nats_server, pki, server_config, system_account
 from hub.backbone.state import Settings, StateDir, StateError
+from hub.cancellation import obey_cancellation
 from hub.own_agent import MODULES, agent_argv
 from hub.supervisor import Child
 
@@ -133,6 +134,7 @@ async def watch_jetstream(
     sick = 0
     told = False
     while True:
+        obey_cancellation()
         await asyncio.sleep(interval_s)
         try:
             async with system_account.system_connection(state) as connection:

@@ -25,6 +25,7 @@ from hub.backbone.first_start import (
 )
 from hub.backbone.state import StateDir, StateError
 from hub.backbone.system_account import ServerRefused
+from hub.cancellation import obey_cancellation
 
 log = logging.getLogger(__name__)
 
@@ -112,4 +113,5 @@ async def keep_renewed(
                 unused = Renewed()
         except (OSError, StateError, accounts.JwtError, NatsError, ServerRefused):
             log.exception("renewing certificates and credentials failed; trying again in %.0f s", interval_s)
+        obey_cancellation()
         await asyncio.sleep(interval_s)
