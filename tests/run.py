@@ -133,12 +133,12 @@ def run_pytest(
     return Outcome(passed, failed, skipped, why)
 
 
-BESIDE = (("agent", "end_to_end", "wire"), ("backbone", "house", "hub"))
+BESIDE = (("agent",), ("backbone", "house", "hub"), ("end_to_end", "wire"))
 """Folders that are run beside the rest in the everyday part: they take about as long, and wait for different things."""
 
 
 def shares(quick: bool) -> list[list[str]]:
-    """Everything in one row, or the everyday part in three, side by side."""
+    """Everything in one row, or the everyday part in rows, side by side."""
     if not quick:
         return [["--durations=15"]]
     folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py"))}

@@ -111,6 +111,7 @@ def test_every_flipped_bit_is_refused() -> None:
         assert peak_bytes(decode, bytes(altered)) < DAMAGED_PEAK_BYTES
 
 
+@pytest.mark.slow
 def test_without_the_key_flipped_bits_still_raise_nothing_else() -> None:
     for compressor in ("none", "zstd", "gzip"):
         message = make.packets_batch(2, compressor=compressor)[0]

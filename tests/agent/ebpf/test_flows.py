@@ -40,7 +40,7 @@ Pair = tuple[Namespace, Namespace]
 ACCEPT_ALL = struct.pack("=HBBI", 6, 0, 0, 96)
 
 
-@pytest.fixture(params=["bcc", "object"])
+@pytest.fixture(params=[pytest.param("bcc", marks=pytest.mark.slow), "object"])
 def loaded(request: pytest.FixtureRequest) -> Iterator[ProgramSet]:
     found = programs(str(request.param))
     assert found is not None

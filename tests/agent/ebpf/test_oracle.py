@@ -28,7 +28,7 @@ LINKTYPE_ETHERNET = 1
 KEPT = Settings(kept_bytes=128)
 
 
-@pytest.fixture(params=["bcc", "object"])
+@pytest.fixture(params=[pytest.param("bcc", marks=pytest.mark.slow), "object"])
 def loaded(request: pytest.FixtureRequest) -> Iterator[ProgramSet]:
     found = programs(str(request.param))
     assert found is not None

@@ -7,7 +7,7 @@ import pytest
 from tests.agent.sources.live import Opener, PcapOpener, RingOpener
 
 
-@pytest.fixture(params=["classic", "object", "pcap"])
+@pytest.fixture(params=[pytest.param("classic", marks=pytest.mark.slow), "object", "pcap"])
 def open_source(request: pytest.FixtureRequest) -> Opener:
     """Each test that asks for this runs with a ring judged by classic BPF, one judged by eBPF, and with libpcap."""
     return opener_of(request.param)

@@ -30,7 +30,7 @@ def pair() -> Iterator[Pair]:
         yield both
 
 
-@pytest.fixture(params=["classic", "bcc", "pcap"])
+@pytest.fixture(params=["classic", pytest.param("bcc", marks=pytest.mark.slow), "pcap"])
 def open_source(request: pytest.FixtureRequest) -> Opener:
     """Here eBPF comes from BCC."""
     return opener_of(request.param)
