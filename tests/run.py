@@ -133,7 +133,7 @@ def run_pytest(
     return Outcome(passed, failed, skipped, why)
 
 
-BESIDE = (("agent",), ("backbone", "house", "hub"), ("end_to_end", "wire"))
+BESIDE = (("agent/ebpf", "agent/sources"), ("agent", "end_to_end", "wire"), ("backbone", "house", "hub"))
 """Folders that are run beside the rest in the everyday part: they take about as long, and wait for different things."""
 
 
@@ -141,11 +141,19 @@ def shares(quick: bool) -> list[list[str]]:
     """Everything in one row, or the everyday part in rows, side by side."""
     if not quick:
         return [["--durations=15"]]
+    named = {name for names in BESIDE for name in names}
     folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py"))}
-    rest = folders.difference(*BESIDE)
-    parts = [sorted(folders.intersection(names)) for names in (rest, *BESIDE)]
+    within = [f"--ignore=tests/{name}" for name in sorted(named) if "/" in name]
+    rows = [sorted(folders - named), *map(list, BESIDE)]
     return [
-        ["--durations=10", "-m", "not slow", *(f"tests/{name}" for name in part)] for part in parts if part
+        [
+            "--durations=10",
+            "-m",
+            "not slow",
+            *([] if "/" in row[0] else within),
+            *(f"tests/{name}" for name in row),
+        ]
+        for row in rows
     ]
 
 
