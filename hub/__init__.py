@@ -1,10 +1,13 @@
 """The hub: who may do what, what is wanted, what came in, and the page that shows it.
 
-backbone/   the NATS server's keys, accounts, permissions, streams and configuration
-registry/   SQLite: users, agents, sessions, what has been verified
-bus         the connection; declarer, control, presence: the three conversations with agents
-ledger, live, export, keeper    the four readers of batches, none of which another can hold up
-app, routes/, server    the page; its templates are in web/
-cli, commands/          the verbs of `wirepool`; stack and supervisor run `wirepool up`
-process     all of it put together
+cli, commands/   the verbs of `wirepool`; terminal is what they share
+up/              what `wirepool up` runs
+process          all of the hub put together
+web/             the pages and the API; http/ serves them; their templates are in web/ at the top of the tree
+agents/          the conversations with agents, and the sessions they are about
+live/, ledger/, archive/    the readers of batches, none of which another can hold up
+decode/          one line per shown packet
+registry/        SQLite: users, agents, sessions, what has been verified
+backbone/        the NATS server's keys, accounts, permissions, streams and configuration
+bus              the connection; cancellation, config and words stand below everything
 """

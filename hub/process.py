@@ -20,20 +20,20 @@ from urllib.parse import urlsplit
 
 import nats.errors
 
+from hub.agents.control import Control
+from hub.agents.declarer import Declarer
+from hub.agents.presence import Presence
+from hub.agents.sessions import SessionControl
+from hub.archive.export import Export
+from hub.archive.keeper import Keeper
 from hub.backbone import enrolment, first_start, nats_server, renewal, streams, system_account
 from hub.backbone.state import StateDir
 from hub.bus import Bus
 from hub.config import HubSettings
-from hub.control import Control
-from hub.declarer import Declarer
-from hub.export import Export
-from hub.keeper import Keeper
-from hub.ledger import Ledger
-from hub.live import LiveFeed
-from hub.presence import Presence
+from hub.ledger.ledger import Ledger
+from hub.live.feed import LiveFeed
 from hub.registry import AgentRecord, Registry
-from hub.running import Hub
-from hub.sessions import SessionControl
+from hub.web.running import Hub
 from wire.keys import SigningKey
 
 log = logging.getLogger("wirepool.hub")

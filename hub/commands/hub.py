@@ -18,9 +18,10 @@ import signal
 import sys
 from pathlib import Path
 
-from hub import auth, config
+from hub import config
 from hub.backbone.state import StateDir
 from hub.terminal import add_state, complain, opened_state, port, with_clear_errors
+from hub.web import auth
 
 log = logging.getLogger("wirepool.hub")
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    from hub.server import AddressError
+    from hub.http.server import AddressError
 
     try:
         return asyncio.run(serve(state, settings, bind=args.bind, port_wanted=args.port))
@@ -71,10 +72,10 @@ async def serve(
     state: StateDir, settings: config.HubSettings, *, bind: str | None = None, port_wanted: int | None = None
 ) -> int:
     """The hub with its page until SIGTERM or SIGINT. Raises AddressError, StateError, RegistryError, OSError."""
-    from hub import server
-    from hub.app import create_app
+    from hub.http import server
+    from hub.http.renewal_tls import RenewableCertificate
     from hub.process import running_hub
-    from hub.renewal_tls import RenewableCertificate
+    from hub.web.app import create_app
 
     stored = state.settings()
     address = bind or settings.bind or stored.page_bind

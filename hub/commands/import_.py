@@ -25,14 +25,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hub import own_agent, stack
-from hub.agent_status import IMPORTED
+from hub.agents.sessions import SessionControl
+from hub.agents.status import IMPORTED
 from hub.backbone import nats_server, pki
 from hub.backbone.state import FILE_MODE, StateDir, StateError, write_private
 from hub.registry import Registry
-from hub.sessions import SessionControl
-from hub.supervisor import tied_to
 from hub.terminal import add_state, complain, opened_state, with_clear_errors
+from hub.up import own_agent, stack
+from hub.up.supervisor import tied_to
 from wire.names import check_agent_id, check_session_id
 from wire.session import MAX_SNAPLEN, Replay
 

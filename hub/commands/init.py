@@ -17,11 +17,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hub import auth
 from hub.backbone import accounts, first_start, pki
 from hub.backbone.state import StateDir, StateError
 from hub.registry import Registry
 from hub.terminal import add_state, complain, shown_size, size, with_clear_errors
+from hub.web import auth
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

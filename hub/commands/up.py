@@ -24,14 +24,15 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hub import auth, own_agent, stack
 from hub.backbone import first_start, nats_server, pki
 from hub.backbone.accounts import JwtError
 from hub.backbone.state import Settings, StateDir, StateError
 from hub.commands import init
 from hub.registry import Registry
-from hub.supervisor import ChildFailed, Supervisor
 from hub.terminal import add_state, complain, port, printable, shown_size, with_clear_errors
+from hub.up import own_agent, stack
+from hub.up.supervisor import ChildFailed, Supervisor
+from hub.web import auth
 from wire.errors import WireError
 
 LAST_LOG_LINES = 5

@@ -52,7 +52,7 @@ class Registry(Database):
 
     @property
     def sessions(self) -> Sessions:
-        """Capture session records. To change one, use hub.sessions.SessionControl, which checks."""
+        """Capture session records. To change one, use hub.agents.sessions.SessionControl, which checks."""
         return Sessions(self)
 
     @property

@@ -39,7 +39,7 @@ class SessionRecord:
 
 
 class Sessions:
-    """Queries on sessions; the rules are in hub.sessions."""
+    """Queries on sessions; the rules are in hub.agents.sessions."""
 
     def __init__(self, database: "Database") -> None:
         self._db = database
@@ -100,7 +100,7 @@ class Sessions:
         return [_session(row) for row in rows]
 
     def replace_spec(self, session: str, spec: SessionSpec) -> None:
-        """Store a changed spec (same id); hub.sessions has checked that the step is allowed."""
+        """Store a changed spec (same id); hub.agents.sessions has checked that the step is allowed."""
         with self._db.transaction() as db:
             changed = db.execute(
                 "UPDATE sessions SET spec = ?, changed_ns = ? WHERE id = ?",

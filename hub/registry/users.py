@@ -21,7 +21,7 @@ class UserRecord:
 
     name: str
     password_hash: str
-    """Argon2id in its PHC string form; made and checked by hub.auth."""
+    """Argon2id in its PHC string form; made and checked by hub.web.auth."""
     must_change: bool
     """The password was generated (first start) and is to be replaced at the next login."""
     created_ns: int

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from nats.errors import TimeoutError as NatsTimeout
 
-from hub import stack
 from hub.backbone import system_account
+from hub.up import stack
 from tests.support.nats_backbone import Backbone, backbone, until
 from tests.support.need import need
 

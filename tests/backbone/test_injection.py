@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.errors import APIError
 
-from hub.ledger_booking import Booking, Incoming
+from hub.ledger.booking import Booking, Incoming
 from hub.registry import Registry
 from tests.support.nats_backbone import AgentKeys, Backbone, backbone, until
 from wire import names

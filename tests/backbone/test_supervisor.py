@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.supervisor import Child, ChildFailed, Supervisor
+from hub.up.supervisor import Child, ChildFailed, Supervisor
 from tests.support.nats_backbone import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -142,7 +142,7 @@ async def test_deaf_child_is_killed_at_its_deadline_with_its_own_children(tmp_pa
 
 
 async def test_output_is_logged_cut_bounded_and_harmless(tmp_path: Path) -> None:
-    from hub import supervisor as module
+    from hub.up import supervisor as module
 
     code = (
         "import sys, time\nprint('\\x1b]0;evil\\x07title')\nsys.stdout.write('x' * 200000)\nprint()\n"
@@ -162,7 +162,7 @@ async def test_output_is_logged_cut_bounded_and_harmless(tmp_path: Path) -> None
 async def test_flood_of_output_stays_within_the_log_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hub.supervisor.LOG_BYTES", 100_000)
+    monkeypatch.setattr("hub.up.supervisor.LOG_BYTES", 100_000)
     code = "for _ in range(20000): print('y' * 100)\nprint('end', flush=True)\nimport time; time.sleep(1000)"
     lines: list[str] = []
     async with Supervisor(tmp_path, Said(), lambda _, line: lines.append(line)) as supervisor:

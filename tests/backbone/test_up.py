@@ -22,8 +22,8 @@ import pytest
 from hub.backbone import accounts, first_start, nats_server
 from hub.backbone.state import StateDir
 from hub.commands.up import ONE_INTERRUPT_S
+from hub.ledger.session_books import session_books
 from hub.registry import Registry
-from hub.session_books import session_books
 from tests.support.nats_backbone import backbone, need_nats_server, until
 from tests.support.need import need
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hub.agents.sessions import SessionControl as Sessions
 from hub.registry import Registry
-from hub.sessions import SessionControl as Sessions
 from tests.support.captures import Packet, difference, read_capture
 from tests.support.mutations import bend_file, bend_packets, write_pcap
 from tests.support.page import Curl

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hub.agents.control import Control
 from hub.bus import Bus
-from hub.control import Control
 from hub.registry import Registry
 from tests.support.nats_backbone import Backbone, backbone
 from wire.keys import SigningKey

@@ -17,15 +17,15 @@ from typing import Any
 
 import httpx
 
-from hub import server
-from hub.app import create_app
-from hub.auth import FIRST_USER, ensure_first_user
 from hub.backbone import first_start, nats_server
 from hub.backbone.state import StateDir
 from hub.config import HubSettings
+from hub.http import server
+from hub.http.renewal_tls import RenewableCertificate
 from hub.process import running_hub
-from hub.renewal_tls import RenewableCertificate
-from hub.running import Hub
+from hub.web.app import create_app
+from hub.web.auth import FIRST_USER, ensure_first_user
+from hub.web.running import Hub
 from wire.keys import SigningKey
 
 MEBIBYTE = 1 << 20

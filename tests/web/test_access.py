@@ -7,9 +7,9 @@ import httpx
 import pytest
 from litestar.handlers import HTTPRouteHandler
 
-from hub.app import create_litestar
-from hub.auth import COOKIE
-from hub.guard import HEADERS
+from hub.web.app import create_litestar
+from hub.web.auth import COOKIE
+from hub.web.guard import HEADERS
 from tests.web.site import Browser, site
 
 PUBLIC = {("GET", "/login"), ("POST", "/login"), ("GET", "/healthz"), ("GET", "/static/{file_path:path}")}

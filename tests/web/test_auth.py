@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub import auth
-from hub.auth import Authentication, LoginBrake, PasswordRefused, TooManyLogins, check_new_password
 from hub.registry import Registry
+from hub.web import auth
+from hub.web.auth import Authentication, LoginBrake, PasswordRefused, TooManyLogins, check_new_password
 from tests.web.site import site
 
 ADDRESS = "192.0.2.7"

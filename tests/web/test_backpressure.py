@@ -17,12 +17,12 @@ import hypercorn.protocol
 import hypercorn.protocol.h2
 import pytest
 
-from hub import http2_flow, server
 from hub.backbone import first_start
 from hub.backbone.state import StateDir
-from hub.renewal_tls import RenewableCertificate
-from hub.request_limits import RequestLimits
-from hub.streaming import StreamedAnswer, download, event_stream
+from hub.http import http2_flow, server
+from hub.http.renewal_tls import RenewableCertificate
+from hub.http.request_limits import RequestLimits
+from hub.http.streaming import StreamedAnswer, download, event_stream
 
 CHUNK = bytes(16 * 1024)
 PLENTY = 4000

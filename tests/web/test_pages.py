@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub import pages
-from hub.pages import TEMPLATES, Pages, visible
+from hub.web import pages
+from hub.web.pages import TEMPLATES, Pages, visible
 from tests.support.nats_backbone import until
 from tests.web.site import site
 
@@ -51,7 +51,7 @@ def test_a_missing_name_is_an_error_and_every_template_compiles() -> None:
 
 
 def test_hostile_texts_of_a_packet_stay_text() -> None:
-    from hub.decoder import Row
+    from hub.decode.summary import Row
 
     row = Row(1, "web1", "a" * 26, HOSTILE, HOSTILE, HOSTILE, "UDP", 60, HOSTILE, "udp", (HOSTILE,), HOSTILE)
     html = Pages("0").text("fragments/live_rows.html", rows=[row])

@@ -6,8 +6,8 @@ import html
 from dataclasses import replace
 from pathlib import Path
 
+from hub.agents.sessions import SessionControl
 from hub.registry import Registry
-from hub.sessions import SessionControl
 from tests.web.fake_agent import CLOCK
 from tests.web.site import site
 from wire.payload import FULL, HEADERS, PayloadPolicy

@@ -1,0 +1,6 @@
+"""What was verified: batches checked, booked and chained, each acknowledged after the commit.
+
+ledger         the durable consumers; booking is one round of it, in one thread and one transaction
+chains         what is kept of each chain; chain_runs its sequences as a few runs
+session_books  the sums of a session from the socket to the archive
+"""

@@ -1,0 +1,4 @@
+"""Packets as they come in: a core subscription that nothing else waits for.
+
+feed           the subscription and who watches; viewer is what one page gets of it
+"""

@@ -1,0 +1,145 @@
+"""The hub's web application: its parts, its routes, and what an error looks like.
+
+The order of what a request passes, from outside:
+RequestLimits → SafetyHeaders → Litestar (error pages → Guard → route). The safety headers are outside, so that error
+pages and static files carry them, too.
+"""
+
+import logging
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from litestar import Litestar, Request, Response
+from litestar.config.app import AppConfig
+from litestar.enums import MediaType
+from litestar.exceptions import HTTPException, NotAuthorizedException
+from litestar.middleware import DefineMiddleware
+from litestar.response import Redirect
+from litestar.static_files import create_static_files_router
+from litestar.types import ASGIApp
+
+from hub.agents.control import AgentAway, AgentSilent, ControlError
+from hub.archive.reading import ArchiveError
+from hub.http.request_limits import RequestLimits
+from hub.live.feed import TooManyViewers
+from hub.registry import ConflictError, RegistryError, UnknownError
+from hub.web.auth import TooManyLogins
+from hub.web.guard import Guard, PasswordChangeNeeded, SafetyHeaders
+from hub.web.pages import STATIC, wants_html
+from hub.web.running import Hub, hub_of
+from wire.errors import WireError
+
+log = logging.getLogger("wirepool.hub.app")
+
+MAX_BODY_BYTES = 256 * 1024
+
+TITLES = {
+    400: "That request makes no sense",
+    401: "Log in first",
+    403: "Not allowed",
+    404: "Nothing here",
+    405: "Not that way",
+    409: "That doesn't fit the present state",
+    413: "Too large",
+    422: "Something in it is wrong",
+    429: "Too many attempts",
+    500: "The hub made a mistake",
+    502: "The agent can't be reached",
+    503: "Not available now",
+    504: "The agent didn't answer",
+}
+
+
+def create_litestar(hub: Hub) -> Litestar:
+    """The Litestar application with every route."""
+    from hub.web.routes import account, agents, api, export, health, live, sessions
+
+    def with_hub(config: AppConfig) -> AppConfig:
+        config.state["hub"] = hub
+        return config
+
+    return Litestar(
+        route_handlers=[
+            *account.handlers,
+            *agents.handlers,
+            *live.handlers,
+            *sessions.handlers,
+            *export.handlers,
+            *api.handlers,
+            *health.handlers,
+            create_static_files_router(path="/static", directories=[STATIC], opt={"public": True}),
+        ],
+        middleware=[DefineMiddleware(Guard, authentication=hub.authentication)],
+        exception_handlers={Exception: answer_error},
+        request_max_body_size=MAX_BODY_BYTES,
+        multipart_form_part_limit=1,
+        openapi_config=None,
+        on_app_init=[with_hub],
+        logging_config=None,
+        debug=False,
+    )
+
+
+def create_app(hub: Hub) -> ASGIApp:
+    """What the server serves."""
+    return RequestLimits(SafetyHeaders(create_litestar(hub)))  # type: ignore[arg-type,return-value]
+
+
+def status_of(error: Exception) -> tuple[int, str]:
+    """(HTTP status, what people may read) of an exception. Only our own errors' texts are shown."""
+    match error:
+        case HTTPException():
+            return error.status_code, error.detail
+        case UnknownError():
+            return 404, str(error)
+        case ConflictError():
+            return 409, str(error)
+        case RegistryError():
+            return 503, str(error)
+        case WireError():
+            return 422, str(error)
+        case AgentAway():
+            return 502, str(error)
+        case AgentSilent():
+            return 504, str(error)
+        case ControlError():
+            return 502, str(error)
+        case TooManyViewers():
+            return 503, str(error)
+        case ArchiveError():
+            return 503, f"{error}. Is the NATS server running?"
+        case TooManyLogins():
+            return 429, str(error)
+    return 500, "The hub's log says more."
+
+
+def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """A page for a browser that navigates; `{"error": {"status": …, "message": …}}` for everyone else."""
+    status, message = status_of(error)
+    if status == 500:
+        log.error("error at %s %s", request.method, request.url.path, exc_info=error)
+    headers: dict[str, str] = {}
+    if isinstance(error, TooManyLogins):
+        headers["retry-after"] = str(int(error.retry_after_s) + 1)
+    if wants_html(request):
+        if isinstance(error, NotAuthorizedException) and request.method == "GET":
+            query = f"?{request.url.query}" if request.url.query else ""
+            here = request.url.path + query
+            return Redirect(
+                "/login" + ("" if here == "/" else f"?next={quote(here, safe='/')}"), status_code=303
+            )
+        if isinstance(error, PasswordChangeNeeded):
+            return Redirect("/password", status_code=303)
+        hub = hub_of(request)
+        body = hub.pages.text(
+            "pages/error.html",
+            session=None,
+            path=request.url.path,
+            title=TITLES.get(status, "That didn't work"),
+            detail=message,
+            status=status,
+        )
+        return Response(body, status_code=status, media_type=MediaType.HTML, headers=headers)
+    content = orjson.dumps({"error": {"status": status, "message": message}})
+    return Response(content, status_code=status, media_type=MediaType.JSON, headers=headers)

@@ -1,0 +1,47 @@
+"""Downloads: the archive's packets as pcapng, and the signed messages themselves as evidence."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from litestar import Request, get
+from litestar.params import FromPath
+from litestar.types import ASGIApp
+
+from hub.http.streaming import download
+from hub.web.running import Hub, hub_of
+from wire.names import check_session_id
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def file_name(hub: Hub, session_id: str, suffix: str) -> str:
+    """wirepool-<agent>-<start in UTC>-<id>.<suffix>: letters, digits and dashes, whatever the agent says."""
+    record = hub.registry.sessions.require(check_session_id(session_id))
+    start = datetime.fromtimestamp(record.created_ns / 1e9, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"wirepool-{record.agent}-{start}-{record.id[:8]}.{suffix}"
+
+
+@get("/sessions/{session_id:str}/export.pcapng")
+async def export_pcapng(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
+    """All packets of the session, for Wireshark and its kin."""
+    hub = hub_of(request)
+    name = file_name(hub, session_id, "pcapng")
+    return download(
+        hub.export.pcapng([session_id]),
+        file_name=name,
+        media_type="application/x-pcapng",
+        stopping=hub.stopping,
+    )
+
+
+@get("/sessions/{session_id:str}/export.wpz")
+async def export_wpz(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
+    """The original messages with certificates and manifest, for `wirepool verify`."""
+    hub = hub_of(request)
+    name = file_name(hub, session_id, "wpz")
+    return download(
+        hub.export.wpz([session_id]), file_name=name, media_type="application/zip", stopping=hub.stopping
+    )
+
+
+handlers = [export_pcapng, export_wpz]

@@ -1,0 +1,239 @@
+"""The page Sessions: the list, one session with its books, and the orders that change it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Request, Response, get, post
+from litestar.params import FromPath
+
+from hub.agents.sessions import FlowOptions
+from hub.ledger.session_books import session_books
+from hub.registry import ConflictError
+from hub.web.books_table import groups, verdict_of
+from hub.web.guard import web_session
+from hub.web.payload_form import PAYLOAD_FIELDS, payload_texts, read_payload
+from hub.web.routes.live import judge_filter
+from hub.web.routes.start_form import whole_number
+from hub.web.running import Hub, hub_of
+from hub.web.session_view import SessionView, matches, view
+from wire.errors import WireError
+from wire.names import check_session_id
+from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
+
+AnyRequest = Request[Any, Any, Any]
+
+MAX_LISTED = 200
+MAX_SEARCHED = 5_000
+"""The newest sessions a search looks at."""
+SETTLING_NS = 10 * 10**9
+"""How long after its end a session's page waits for the closing batch and the last books."""
+ORDERS = ("pause", "resume", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSession:
+    """A row of the list."""
+
+    record: Any
+    word: str
+    reason: str
+    kind: str
+    where: str
+    filter: str
+    lasted_s: float
+    packets: int
+    bytes: int
+
+
+def _context(hub: Hub, one: SessionView) -> dict[str, Any]:
+    account = session_books(hub.registry, one.record.id)
+    ended_ns = one.record.ended_ns
+    complete = account.balanced and all(boot.closed for boot in account.boots)
+    return {
+        "settled": ended_ns is not None and (complete or time.time_ns() - ended_ns > SETTLING_NS),
+        "view": one,
+        "books": account,
+        "groups": groups(account),
+        "verdict": verdict_of(account, ended=one.ended),
+        "quarantine": hub.registry.quarantine.all(session=one.record.id, limit=5)
+        if account.quarantined
+        else [],
+    }
+
+
+def _require(hub: Hub, session_id: str) -> SessionView:
+    return view(hub.registry.sessions.require(check_session_id(session_id)))
+
+
+def listed(hub: Hub, query: str, state: str) -> tuple[list[ListedSession], bool]:
+    """(rows, more) of the newest sessions that fit."""
+    sums = {
+        row["session"]: (row["packets"], row["bytes"])
+        for row in hub.registry.connection.execute(
+            "SELECT session, sum(packets) AS packets, sum(captured_bytes) AS bytes FROM chains GROUP BY session"
+        )
+    }
+    rows: list[ListedSession] = []
+    for record in hub.registry.sessions.all(active_only=state == "active", limit=MAX_SEARCHED):
+        one = view(record)
+        if not matches(one, query, state):
+            continue
+        if len(rows) == MAX_LISTED:
+            return rows, True
+        packets, size = sums.get(record.id, (0, 0))
+        rows.append(
+            ListedSession(
+                record, one.word, one.reason, one.kind, one.where, one.filter, one.lasted_s, packets, size
+            )
+        )
+    return rows, False
+
+
+@get("/sessions")
+async def sessions_page(request: AnyRequest) -> Response[str]:
+    """The list, with ?q= and ?state=."""
+    hub = hub_of(request)
+    query = request.query_params.get("q", "")[:200]
+    state = request.query_params.get("state", "")
+    state = state if state in ("active", "ended", "refused") else ""
+    rows, more = listed(hub, query, state)
+    return hub.pages.page(request, "pages/sessions.html", rows=rows, more=more, q=query, state=state)
+
+
+@get("/sessions/{session_id:str}")
+async def session_page(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+    """One session."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    return hub.pages.page(
+        request, "pages/session.html", estimate=hub.export.estimate([session_id]), **_context(hub, one)
+    )
+
+
+@get("/sessions/{session_id:str}/state")
+async def session_state_fragment(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+    """The part of the page that changes.
+
+    When nothing will change any more the page is loaded once more: what can be done with an ended session is above.
+    """
+    hub = hub_of(request)
+    context = _context(hub, _require(hub, session_id))
+    headers = {"HX-Refresh": "true"} if context["settled"] else None
+    return hub.pages.fragment("fragments/session_live.html", headers=headers, **context)
+
+
+def give_order(hub: Hub, session_id: str, order: str) -> SessionView:
+    """Pause, resume or stop; ConflictError when the state doesn't allow it."""
+    if order == "pause":
+        hub.sessions.pause(session_id)
+    elif order == "resume":
+        hub.sessions.resume(session_id)
+    else:
+        hub.sessions.stop(session_id)
+    hub.declarer.wake()
+    return _require(hub, session_id)
+
+
+def _order(name: str) -> Any:
+    @post(f"/sessions/{{session_id:str}}/{name}", status_code=200, name=f"session-{name}")
+    async def order_session(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+        hub = hub_of(request)
+        one = give_order(hub, check_session_id(session_id), name)
+        return hub.pages.fragment("fragments/session_controls.html", view=one)
+
+    return order_session
+
+
+@get("/sessions/{session_id:str}/filter")
+async def filter_form(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+    """The panel that changes the filter."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    if not one.can_stop or one.record.spec is None:
+        raise ConflictError("the session has ended: its filter can't change any more")
+    return hub.pages.fragment(
+        "fragments/filter_form.html",
+        view=one,
+        filter=one.filter,
+        snaplen=str(one.record.spec.snaplen),
+        flow_cutoff_bytes=str(one.record.spec.flow_cutoff_bytes or ""),
+        flow_sampling=str(one.record.spec.flow_sampling or ""),
+        payload=payload_texts(one.record.spec.payload),
+        error="",
+        payload_error="",
+    )
+
+
+@post("/sessions/{session_id:str}/filter", status_code=200)
+async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+    """Swap filter, snaplen, flow rules, payload: an empty answer closes the panel; what is refused comes back so."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    form = await request.form()
+    text, snaplen_text = str(form.get("filter", "")).strip(), str(form.get("snaplen", "")).strip()
+    snaplen = whole_number(snaplen_text, 1, MAX_SNAPLEN)
+    cutoff_text, sampling_text = (
+        str(form.get(name, "")).strip()[:32] for name in ("flow_cutoff_bytes", "flow_sampling")
+    )
+    cutoff_bytes = whole_number(cutoff_text, 1, MAX_FLOW_CUTOFF_BYTES)
+    one_in = whole_number(sampling_text, 1, MAX_FLOW_SAMPLING)
+    payload = {name: str(form.get(name, "")).strip()[:512] for name in PAYLOAD_FIELDS}
+    payload_error, policy = "", None
+    try:
+        policy = read_payload(*payload.values()) if payload["payload_policy"] else None  # absent: as it is
+    except WireError as refused:
+        payload_error = str(refused)
+    error = "" if snaplen else f"Bytes of each packet: a whole number from 1 to {MAX_SNAPLEN}."
+    if cutoff_text and not cutoff_bytes:
+        error = f"Bytes of each flow: a whole number from 1 to {MAX_FLOW_CUTOFF_BYTES}, or nothing."
+    elif sampling_text and not one_in:
+        error = f"One flow in: a whole number from 1 to {MAX_FLOW_SAMPLING}, or nothing."
+    if not error and text and one.record.spec is not None:
+        verdict = await judge_filter(
+            hub, [(one.record.agent, one.record.spec.interface)], text, snaplen or MAX_SNAPLEN
+        )
+        error = verdict.text if verdict.kind == "error" else ""
+    if not error and not payload_error:
+        try:
+            flows = FlowOptions(cutoff_bytes, one_in)
+            hub.sessions.change_filter(one.record.id, text, snaplen, flows, policy)
+        except WireError as refused:
+            error = f"{refused}"
+    if error or payload_error:
+        return hub.pages.fragment(
+            "fragments/filter_form.html",
+            status=422,
+            view=one,
+            filter=text,
+            snaplen=snaplen_text,
+            flow_cutoff_bytes=cutoff_text,
+            flow_sampling=sampling_text,
+            payload=payload,
+            error=error,
+            payload_error=payload_error,
+        )
+    hub.declarer.wake()
+    return Response("", media_type="text/html; charset=utf-8")
+
+
+@post("/sessions/{session_id:str}/delete", status_code=204)
+async def delete_packets(request: AnyRequest, session_id: FromPath[str]) -> Response[None]:
+    """Remove an ended session's packets from the archive; its record and books stay. Leads back to its page."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    if not one.ended:
+        raise ConflictError("the session is still active: stop it first")
+    await hub.keeper.forget(one.record.agent, one.record.id, web_session(request).user)
+    return Response(None, status_code=204, headers={"hx-redirect": f"/sessions/{one.record.id}"})
+
+
+handlers = [
+    delete_packets,
+    sessions_page,
+    session_page,
+    session_state_fragment,
+    filter_form,
+    change_filter,
+    *(_order(name) for name in ORDERS),
+]
