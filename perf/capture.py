@@ -25,11 +25,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perf import results
+from perf.contestants import PEER, TURNED_AWAY, WIREPOOL, Contestant, contestants
 from tests.support import netns
 from tests.support.lab import stop_process
 from tests.support.netns import Namespace, wait_for
@@ -37,25 +38,6 @@ from tests.support.processes import cpu_seconds
 
 LOADS = {"60": 800_000, "imix": 330_000, "1514": 80_000}
 """Size → packets per second; 1514 B at 80,000 is a full gigabit."""
-PEER = "tcpdump"
-WIREPOOL = {
-    "wirepool (eBPF)": ("--path", "bcc"),
-    "wirepool (classic BPF)": ("--path", "classic"),
-    "wirepool (eBPF, cut-off)": ("--path", "bcc", "--cutoff", str(1 << 40)),
-}
-"""The third follows every flow and cuts none off: what counting flows costs."""
-TURNED_AWAY = "udp dst port 53"
-"""A filter that no packet of the load passes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """A program that captures: how to start it and how to read from its last words what it captured."""
-
-    name: str
-    argv: tuple[str, ...]
-    captured: Callable[[str], int]
-    needs: str = ""
 
 
 @dataclass(slots=True)
@@ -67,6 +49,8 @@ class Turn:
     process_seconds: float
     machine_seconds: float
     resident_peak_bytes: int
+    words: str = ""
+    """The last it said."""
 
 
 @dataclass(slots=True)
@@ -74,67 +58,6 @@ class Column:
     """All turns of one program at one load."""
 
     turns: list[Turn] = field(default_factory=list)
-
-
-def _number(pattern: str) -> Callable[[str], int]:
-    def find(text: str) -> int:
-        found = re.search(pattern, text)
-        return int(found.group(1)) if found else -1
-
-    return find
-
-
-def _captured_by_wirepool(words: str) -> int:
-    return int(json.loads(words.strip().splitlines()[-1])["captured"])
-
-
-def contestants(interface: str, filter_text: str, ready: Path) -> list[Contestant]:
-    """Everybody who is installed; each captures everything that passes the filter, whole, and keeps nothing."""
-    expression = (filter_text,) if filter_text else ()
-    stage = [
-        sys.executable,
-        "-P",
-        "-m",
-        "perf.capture_stage",
-        "--interface",
-        interface,
-        "--ready",
-        str(ready),
-    ]
-    tcpdump = (PEER, "-i", interface, "-n", "-B", "65536", "-Z", "root")
-    count = _number(r"(\d+) packets? captured")
-    found = [
-        *(
-            Contestant(name, (*stage, "--filter", filter_text, *options), _captured_by_wirepool)
-            for name, options in WIREPOOL.items()
-        ),
-        Contestant(PEER, (*tcpdump, "-w", str(ready.with_name("peer.pcap")), *expression), count),
-        Contestant(f"{PEER} (/dev/null)", (*tcpdump, "-w", "/dev/null", *expression), count),
-        Contestant(
-            "dumpcap",
-            (
-                "dumpcap",
-                "-i",
-                interface,
-                "-q",
-                "-B",
-                "64",
-                "-w",
-                "/dev/null",
-                *(("-f", filter_text) if filter_text else ()),
-            ),
-            _number(r"Packets received/dropped on interface[^:]*: (\d+)/"),
-        ),
-        Contestant(
-            "netsniff-ng",
-            (
-                *("netsniff-ng", "--in", interface, "--out", "/dev/null", "--silent", "--ring-size", "64MiB"),
-                *(("--filter", filter_text) if filter_text else ()),
-            ),
-            _number(r"(\d+)\s+packets incoming"),
-        ),
-    ]
-    return [one for one in found if shutil.which(one.argv[0])]
 
 
 def machine_seconds() -> float:
@@ -208,7 +131,7 @@ class Field:
         captured = one.captured(words)
         if captured < 0:
             raise RuntimeError(f"{one.name} didn't say what it captured: {words[-500:]}")
-        return Turn(sent, captured, spent, busy, peak)
+        return Turn(sent, captured, spent, busy, peak, words)
 
     def _listening(self, process: subprocess.Popen[bytes], log: Path) -> bool:
         if process.poll() is not None:
@@ -232,12 +155,11 @@ def measure(
     pps: float,
     seconds: float,
     rounds: int,
-    filter_text: str,
+    everybody: Sequence[Contestant],
     ready: Path,
-    interface: str,
 ) -> dict[str, Column]:
     """Rounds at one load; name → turns, "" for nobody's."""
-    all_: Sequence[Contestant | None] = [None, *contestants(interface, filter_text, ready)]
+    all_: Sequence[Contestant | None] = [None, *everybody]
     columns = {"" if one is None else one.name: Column() for one in all_}
     for number in range(rounds):
         for place in range(len(all_)):
@@ -247,6 +169,23 @@ def measure(
             print(".", end="", flush=True)
     print()
     return columns
+
+
+def programs_of(
+    field_: Field, size: str, pps: float, seconds: float, everybody: Sequence[Contestant], ready: Path
+) -> dict[str, dict[str, float]]:
+    """What the eBPF programs count of their own time, in a turn of its own (counting costs), and the most that the
+    process had resident which compiled and loaded them."""
+    found = {}
+    for one in everybody:
+        if one.name in WIREPOOL and "bcc" in one.argv:
+            counting = replace(one, argv=(*one.argv, "--run-time"))
+            told = json.loads(field_.turn(counting, size, pps, seconds, ready).words.splitlines()[-1])
+            found[one.name] = {
+                "run_time_ns": round(told["run_time_ns"] / max(1, told["runs"]), 1),
+                "loader_peak_bytes": told["loader_peak_bytes"],
+            }
+    return found
 
 
 def summary(columns: dict[str, Column]) -> tuple[list[list[str]], dict[str, dict[str, float]]]:
@@ -307,7 +246,10 @@ def main() -> int:
     parser.add_argument("--sizes", default="60,imix,1514", help="(default %(default)s)")
     parser.add_argument("--pps", type=float, help="instead of what suits each size")
     parser.add_argument(
-        "--filter", default="", help=f"in tcpdump's syntax, e.g. '{TURNED_AWAY}', which nothing passes"
+        "--filter", default="", help=f"in tcpdump's syntax, e.g. '{TURNED_AWAY}', which 1 % passes"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="WORD,…", help="contestants whose names contain one of these"
     )
     arguments = parser.parse_args()
     if shutil.which(PEER) is None:
@@ -318,21 +260,36 @@ def main() -> int:
         netns.pair() as (sender, receiver),
     ):
         directory = Path(name)
+        ready = directory / "ready"
+        words = [word for word in arguments.only.split(",") if word]
+        everybody = [
+            one
+            for one in contestants(receiver.interface, arguments.filter, ready)
+            if one.name == PEER or not words or any(word in one.name for word in words)
+        ]
         ground = Field(sender, receiver, directory)
         for size in arguments.sizes.split(","):
             pps = arguments.pps or LOADS.get(size, 100_000)
             columns = measure(
                 ground,
-                *(size, pps, arguments.seconds, arguments.rounds, arguments.filter),
-                *(directory / "ready", receiver.interface),
+                *(size, pps, arguments.seconds, arguments.rounds, everybody, ready),
             )
-            rows, figures[f"{size}_at_{pps:.0f}_pps"] = summary(columns)
+            rows, found = summary(columns)
+            programs = programs_of(ground, size, pps, min(2.0, arguments.seconds), everybody, ready)
+            for one, told in programs.items():
+                found[one] |= told
+            figures[f"{size}_at_{pps:.0f}_pps"] = found
             sent = statistics.median(turn.sent for turn in columns[""].turns)
             print(
                 f"\n{size} B, {sent / arguments.seconds:,.0f} packets a second, CPU seconds per million packets\n"
             )
             head = ["", "(a) process", "ratio", "(b) machine", "ratio", "not captured", "peak MB"]
             print(results.table(head, rows), "\n")
+            for one, told in programs.items():
+                print(
+                    f"{one}: its programs run {told['run_time_ns']:.0f} ns per packet; "
+                    f"their loader had {told['loader_peak_bytes'] / 1e6:.0f} MB for a moment"
+                )
     print(
         f"ratios to {PEER}, medians of {arguments.rounds} rounds; added to {results.append('capture', figures)}"
     )

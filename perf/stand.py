@@ -45,8 +45,9 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench() -> Iterator[Bench]:
-    """Start everything, as a user would, in namespaces; all of it ends with the block."""
+def bench(*options: str) -> Iterator[Bench]:
+    """Start everything, as a user would (with these options of `wirepool up`), in namespaces; all of it ends with the
+    block."""
     if shutil.which("tcpreplay") is None:
         raise SystemExit("tcpreplay sends the packets and is missing: apt-get install tcpreplay")
     with tempfile.TemporaryDirectory(prefix="wirepool-perf-") as name:
@@ -54,7 +55,7 @@ def bench() -> Iterator[Bench]:
         with Lab(["sender", "capturer"], directory) as lab:
             lab.wire(lab["sender"], lab["capturer"], INTERFACE)
             stand = Stand(lab, directory)
-            stand.start()
+            stand.start(*options)
             stand.enrol(lab["capturer"])
             stand.start_agent(lab["capturer"])
             curl = Curl(stand)

@@ -8,7 +8,8 @@ The rate is kept from outside: every `TICK_S` as many frames as are due by then,
 processor's time is what the packets cost, and the whole machine's use means something.
 
 Frames are UDP over IPv4 of a foreign sender to a foreign receiver (nobody's stack answers), their source ports going
-round, so that they belong to as many flows as asked for. One payload repeats: of compression this says nothing.
+round, so that they belong to as many flows as asked for. One payload repeats: of compression this says nothing. With
+`--mix` the frames are those of perf/traffic.py instead, whose sizes and entropy are real; they stand in a map.
 
 The receiving end needs `ethtool -K INTERFACE gro on`: only then does a veth take frames that aren't socket buffers yet
 (rq->napi in drivers/net/veth.c). Only for namespaces of one's own: it refuses an interface with hardware behind it.
@@ -29,12 +30,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from perf.traffic import DISTINCT, MIXES, make_packets
+
 # linux/bpf.h
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
-_PROG_LOAD, _MAP_CREATE, _MAP_LOOKUP, _PROG_TEST_RUN = 5, 0, 1, 10
-_PROG_TYPE_XDP, _MAP_TYPE_ARRAY, _PSEUDO_MAP_VALUE = 6, 2, 2
+_PROG_LOAD, _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_TEST_RUN = 5, 0, 1, 2, 10
+_PROG_TYPE_XDP, _MAP_TYPE_ARRAY, _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 6, 2, 1, 2
 _TEST_XDP_LIVE_FRAMES = 1 << 1
-_REDIRECT, _ADJUST_TAIL = 23, 65
+_MAP_LOOKUP_ELEM, _REDIRECT, _ADJUST_TAIL, _STORE_BYTES = 1, 23, 65, 190
 _XDP_DROP = 1
 
 TICK_S = 0.001
@@ -138,6 +141,65 @@ def program(interface_index: int, lengths: tuple[tuple[int, int], ...], flows: i
     return code.assemble()
 
 
+FRAME_ENTRY = struct.Struct(f"<Q{LONGEST + 6}s")
+"""A value of the map of frames: length, then the bytes."""
+
+
+def program_of_mix(interface_index: int, frames: int, counter_fd: int, frames_fd: int) -> bytes:
+    """Look the next frame up, write it over the one the kernel made, count it, redirect it."""
+    code = _Program()
+    code.put(0xBF, 8 | 1 << 4)  # r8 = the context
+    code.put(0x18, 6 | _PSEUDO_MAP_VALUE << 4, 0, counter_fd)  # r6 = &sent
+    code.put(0, 0, 0, 0)
+    code.put(0x79, 9 | 6 << 4)  # r9 = sent
+    code.put(0xBF, 7 | 9 << 4)
+    code.put(0x97, 7, 0, frames)
+    code.put(0x63, 10 | 7 << 4, -4)  # the stack: sent % frames
+    code.put(0x18, 1 | _PSEUDO_MAP_FD << 4, 0, frames_fd)
+    code.put(0, 0, 0, 0)
+    code.put(0xBF, 2 | 10 << 4)
+    code.put(0x07, 2, 0, -4)
+    code.put(0x85, 0, 0, _MAP_LOOKUP_ELEM)
+    code.put(0x15, 0, 0, 0, to="drop")
+    code.put(0xBF, 7)  # r7 = the frame's entry
+    code.put(0x79, 2 | 7 << 4)  # r2 = its length
+    code.put(0x25, 2, 0, LONGEST, to="drop")
+    code.put(0x07, 2, 0, -LONGEST)
+    code.put(0xBF, 1 | 8 << 4)
+    code.put(0x85, 0, 0, _ADJUST_TAIL)
+    code.put(0x79, 4 | 7 << 4)
+    code.put(0x25, 4, 0, LONGEST, to="drop")  # the verifier wants to see both bounds
+    code.put(0x15, 4, 0, 0, to="drop")
+    code.put(0xBF, 1 | 8 << 4)
+    code.put(0xB7, 2, 0, 0)
+    code.put(0xBF, 3 | 7 << 4)
+    code.put(0x07, 3, 0, 8)
+    code.put(0x85, 0, 0, _STORE_BYTES)
+    code.put(0x55, 0, 0, 0, to="drop")
+    code.put(0x07, 9, 0, 1)
+    code.put(0x7B, 6 | 9 << 4)
+    code.put(0xB7, 1, 0, interface_index)
+    code.put(0xB7, 2, 0, 0)
+    code.put(0x85, 0, 0, _REDIRECT)
+    code.put(0x95)
+    code.here("drop")
+    code.put(0xB7, 0, 0, _XDP_DROP)
+    code.put(0x95)
+    return code.assemble()
+
+
+def _map_of(bpf: Callable[[int, bytes], int], frames: list[bytes]) -> int:
+    """A map that holds the frames; its descriptor."""
+    fd = bpf(_MAP_CREATE, struct.pack("<IIII", _MAP_TYPE_ARRAY, 4, FRAME_ENTRY.size, len(frames)))
+    key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(FRAME_ENTRY.size)
+    update = struct.pack("<IIQQQ", fd, 0, ctypes.addressof(key), ctypes.addressof(value), 0)
+    for number, data in enumerate(frames):
+        struct.pack_into("<I", key, 0, number)
+        FRAME_ENTRY.pack_into(value, 0, len(data), data)
+        bpf(_MAP_UPDATE, update)
+    return fd
+
+
 def _bpf_syscall() -> Callable[[int, bytes], int]:
     libc = ctypes.CDLL(None, use_errno=True)
     number = _SYSCALL[platform.machine()]
@@ -154,12 +216,20 @@ def _bpf_syscall() -> Callable[[int, bytes], int]:
 
 
 def run(
-    interface: str, lengths: tuple[tuple[int, int], ...], pps: float, seconds: float, flows: int
+    interface: str,
+    lengths: tuple[tuple[int, int], ...],
+    pps: float,
+    seconds: float,
+    flows: int,
+    mix: list[bytes] | None = None,
 ) -> dict[str, float]:
-    """Send; what was sent, how long it took and what it cost this process."""
+    """Send (with `mix` these frames, else of these lengths); what was sent, how long it took and what it cost this
+    process."""
     bpf = _bpf_syscall()
     map_fd = bpf(_MAP_CREATE, struct.pack("<IIII", _MAP_TYPE_ARRAY, 4, 8, 1))
-    code = program(socket.if_nametoindex(interface), lengths, flows, map_fd)
+    index = socket.if_nametoindex(interface)
+    played = program_of_mix(index, len(mix), map_fd, _map_of(bpf, mix)) if mix else b""
+    code = played or program(index, lengths, flows, map_fd)
     code_buffer = ctypes.create_string_buffer(code, len(code))
     licence, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(65536)
     load = (_PROG_TYPE_XDP, len(code) // 8, ctypes.addressof(code_buffer), ctypes.addressof(licence))
@@ -224,6 +294,7 @@ def main() -> int:
     )
     parser.add_argument("--interface", required=True, help="a veth, in the namespace this runs in")
     parser.add_argument("--size", type=parse_size, default=IMIX, help="60 to 1514 bytes, or imix (default)")
+    parser.add_argument("--mix", choices=MIXES, help="real sizes and entropy instead of --size")
     parser.add_argument("--pps", type=float, default=100_000)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--flows", type=int, default=FLOWS, help="at most 40000 (default %(default)s)")
@@ -233,7 +304,11 @@ def main() -> int:
     device = Path("/sys/class/net") / arguments.interface
     if (device / "device").exists() or not (device / "iflink").exists():
         parser.error(f"{arguments.interface} is no veth of this namespace")
-    told = run(arguments.interface, arguments.size, arguments.pps, arguments.seconds, arguments.flows)
+    mix = None
+    if arguments.mix:
+        mix = [data[:LONGEST] for data, _ in make_packets(DISTINCT, arguments.mix, seed=7)]
+    load = (arguments.size, arguments.pps, arguments.seconds, arguments.flows, mix)
+    told = run(arguments.interface, *load)
     print(json.dumps(told))
     return 0
 
