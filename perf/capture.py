@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -188,7 +189,7 @@ def programs_of(
     return found
 
 
-def summary(columns: dict[str, Column]) -> tuple[list[list[str]], dict[str, dict[str, float]]]:
+def summary(columns: dict[str, Column]) -> tuple[list[list[str]], dict[str, dict[str, float | None]]]:
     """Rows for the table and figures for the record."""
     nobody = columns[""].turns
     idle = [turn.machine_seconds / turn.sent for turn in nobody]
@@ -207,7 +208,7 @@ def summary(columns: dict[str, Column]) -> tuple[list[list[str]], dict[str, dict
         return statistics.median(pairs) if pairs else float("nan")
 
     rows: list[list[str]] = []
-    figures: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float | None]] = {}
     for name, column in columns.items():
         if not name:
             continue
@@ -228,9 +229,9 @@ def summary(columns: dict[str, Column]) -> tuple[list[list[str]], dict[str, dict
         )
         figures[name] = {
             "process_s_per_million": round(statistics.median(a), 4),
-            "process_ratio": round(ratio_a, 3),
+            "process_ratio": None if math.isnan(ratio_a) else round(ratio_a, 3),
             "machine_s_per_million": round(statistics.median(b), 4),
-            "machine_ratio": round(ratio_b, 3),
+            "machine_ratio": None if math.isnan(ratio_b) else round(ratio_b, 3),
             "not_captured": lost,
             "peak_bytes": peak,
         }

@@ -147,8 +147,7 @@ def main() -> int:
     parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="of the session")
     parser.add_argument("--hub-rests", action="store_true", help="stop the hub while the load goes on")
     arguments = parser.parse_args()
-    load = ["--size", "1514"] if arguments.mix == "1514" else ["--mix", arguments.mix]
-    load += ["--pps", str(arguments.pps)]
+    load = ["--mix", arguments.mix, "--pps", str(arguments.pps)]
     with bench("--budget", BUDGET) as here:
         here.capturer.net.run("ethtool", "-K", INTERFACE, "gro", "on")
         endure(here, load, WARM_UP_S, arguments.settings, hub_rests=False)

@@ -46,6 +46,7 @@ LONGEST = 1514
 IMIX = ((7, 60), (4, 590), (1, 1514))
 """(share of twelve, bytes of the frame without its check sum): the simple Internet mix."""
 FLOWS = 1024
+FULL = "full"
 _FIRST_PORT = 16384
 
 
@@ -294,7 +295,11 @@ def main() -> int:
     )
     parser.add_argument("--interface", required=True, help="a veth, in the namespace this runs in")
     parser.add_argument("--size", type=parse_size, default=IMIX, help="60 to 1514 bytes, or imix (default)")
-    parser.add_argument("--mix", choices=MIXES, help="real sizes and entropy instead of --size")
+    parser.add_argument(
+        "--mix",
+        choices=(*MIXES, FULL),
+        help="real sizes and entropy instead of --size; full: imix's full packets",
+    )
     parser.add_argument("--pps", type=float, default=100_000)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--flows", type=int, default=FLOWS, help="at most 40000 (default %(default)s)")
@@ -306,7 +311,9 @@ def main() -> int:
         parser.error(f"{arguments.interface} is no veth of this namespace")
     mix = None
     if arguments.mix:
-        mix = [data[:LONGEST] for data, _ in make_packets(DISTINCT, arguments.mix, seed=7)]
+        full = arguments.mix == FULL
+        frames = make_packets(DISTINCT, "imix" if full else arguments.mix, seed=7)
+        mix = [data[:LONGEST] for data, _ in frames if not full or len(data) >= LONGEST]
     load = (arguments.size, arguments.pps, arguments.seconds, arguments.flows, mix)
     told = run(arguments.interface, *load)
     print(json.dumps(told))
