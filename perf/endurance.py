@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from perf import results
@@ -46,6 +46,8 @@ class Watched:
 
     spool_packets: int = 0
     resident_bytes: int = 0
+    drops: list[tuple[int, int]] = field(default_factory=list)
+    """(second, packets dropped by the full ring until then), where it grew: a stall, or too little processor?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def send(here: Bench, load: list[str], seconds: float, watched: Watched, session
     """The load; what the generator says of it. `session` "": there is no hub to ask."""
     argv = [sys.executable, "-P", "-m", "perf.xdp_generator", "--interface", INTERFACE, *load]
     argv += ["--seconds", str(seconds)]
+    began, arrived = time.monotonic(), received(here)
     with subprocess.Popen(here.sender.net.command(*argv), stdout=subprocess.PIPE, text=True) as generator:
         while generator.poll() is None:
             time.sleep(LOOK_EVERY_S)
@@ -95,8 +98,17 @@ def send(here: Bench, load: list[str], seconds: float, watched: Watched, session
             if session:
                 books = here.curl.session(session)["books"]
                 watched.spool_packets = max(watched.spool_packets, books["pending"] or 0)
+                dropped = books["dropped_ring"] or 0
+                if dropped > (watched.drops[-1][1] if watched.drops else 0):
+                    watched.drops.append((round(time.monotonic() - began), dropped))
         said: dict[str, Any] = json.loads(generator.communicate()[0])
-    return said
+    # A veth whose receiver gets no processor for a moment drops before any capture sees the packet: not sent, then.
+    return said | {"sent": received(here) - arrived}
+
+
+def received(here: Bench) -> int:
+    """Packets that the capturing interface has had so far."""
+    return int(here.capturer.run("cat", f"/sys/class/net/{INTERFACE}/statistics/rx_packets"))
 
 
 def endure(
@@ -176,6 +188,9 @@ def main() -> int:
         [f"of one core: {name}", f"{spent / found.seconds:.1%}"]
         for name, spent in found.beside_seconds.items()
     ]
+    if found.watched.drops:
+        steps = ", ".join(f"{dropped:,} by {second} s" for second, dropped in found.watched.drops[:20])
+        rows.append(["the full ring dropped", steps])
     print(results.table([f"{arguments.mix}, {found.seconds:.0f} s", ""], rows))
     figures = {
         "mix": arguments.mix,
@@ -188,6 +203,7 @@ def main() -> int:
         "s_per_million": round(found.per_million, 3),
         "percent_of_core": round(found.percent_of_core, 1),
         "beside_s": {name: round(spent, 1) for name, spent in found.beside_seconds.items()},
+        "drops": found.watched.drops[:100],
         "most_pending": found.watched.spool_packets,
         "caught_up_s": round(found.caught_up_seconds, 1),
         "resident_bytes": found.watched.resident_bytes,
