@@ -1,8 +1,8 @@
 """The books of one session in this boot, added up from where each number is kept.
 
-The source counts what the kernel saw, the spool's lanes what was spooled, acknowledged or replaced; here is only what
-lies between: the packets a full spool turned away.  A session may open its source more than once in a boot (the
-interface went and came back); the counts go on.
+The sources count what the kernel saw, the spool's lanes what was spooled, acknowledged or replaced; here is only what
+lies between: the packets a full spool turned away.  A session may have several sources at once, and open and close them
+at any time (an interface went and came back); the counts go on.
 """
 
 from __future__ import annotations
@@ -17,56 +17,47 @@ from wire.books import Books
 
 
 class SessionBooks:
-    """One thread writes (the session's), any thread reads."""
+    """The threads that write are the session's (`dropped_newest` with the spool's lock held), any thread reads."""
 
     def __init__(self) -> None:
         self.dropped_newest = 0
         self._lock = threading.Lock()
-        self._before = SourceStatistics()
-        self._source: PacketSource | None = None
-        self._delivered_earlier = 0
+        self._before: SourceStatistics | None = None
+        """The last figures of sources that are closed."""
+        self._open: dict[PacketSource, int] = {}
+        """Source → how many of its packets an earlier boot's books have."""
 
     def open_source(self, source: PacketSource) -> None:
+        """Its packets are this session's from here on."""
         with self._lock:
-            self._source = source
-            self._delivered_earlier = 0
+            self._open[source] = 0
 
-    def delivered_earlier(self, packets: int) -> None:
+    def delivered_earlier(self, source: PacketSource, packets: int) -> None:
         """The source will hand these out again, though an earlier boot's books have them: leave them out of ours."""
         with self._lock:
-            self._delivered_earlier = packets
+            self._open[source] = packets
 
-    def left_for_next_boot(self, packets: int) -> None:
+    def left_for_next_boot(self, source: PacketSource, packets: int) -> None:
         """Read from the file and not spooled: the next boot reads and counts them again."""
         with self._lock:
-            self._delivered_earlier += packets
+            self._open[source] += packets
 
-    def close_source(self) -> None:
-        """The source has been closed: its last figures are kept."""
+    def close_source(self, source: PacketSource) -> None:
+        """The source has been closed: its last figures are kept. Idempotent."""
         with self._lock:
-            if self._source is not None:
-                self._before = _added(self._before, self._of_source(self._source))
-                self._source = None
+            if source in self._open:
+                self._before = _sum([self._before, _new_of(source, self._open.pop(source))])
 
     def statistics(self) -> SourceStatistics:
         """Of all sources of this session so far."""
         with self._lock:
-            if self._source is None:
-                return self._before
-            return _added(self._before, self._of_source(self._source))
+            return _sum([self._before, *(_new_of(source, earlier) for source, earlier in self._open.items())])
 
-    def _of_source(self, source: PacketSource) -> SourceStatistics:
-        """Without what was delivered earlier, as far as the source has come: a counter never goes below 0, whatever
-        became of the file meanwhile."""
-        statistics = source.statistics()
-        again = min(self._delivered_earlier, statistics.captured)
-        if not again:
-            return statistics
-        return replace(statistics, received=statistics.received - again, captured=statistics.captured - again)
+    def read(self, lanes: Iterable[SpoolLane], *, entering: int = 0, sealing: bool = False) -> Books:
+        """All counters. entering: packets of the batch at hand, counted as if it were settled already.
 
-    def read(self, lanes: Iterable[SpoolLane], *, entering: int = 0, turned_away: int = 0) -> Books:
-        """All counters. entering, turned_away: packets of the batch at hand, counted as if it were settled already.
-
+        sealing: for a batch's header. Where several threads take packets, others have batches in their hands that stand
+        in no lane yet; those count as still in their rings then, so that each header balances.
         Call with the spool's lock held, so that the lanes' numbers belong together.
         """
         spooled = acknowledged = replaced = 0
@@ -76,13 +67,14 @@ class SessionBooks:
             replaced += lane.dropped_packets
         spooled += entering
         statistics = self.statistics()
+        settled = sealing and sum(source.rings for source in list(self._open)) > 1
         return Books(
             received=statistics.received,
             dropped_ring=statistics.dropped_ring,
             own_traffic=statistics.own_traffic,
             dropped_invalid=statistics.dropped_invalid,
-            captured=statistics.captured,
-            dropped_newest=self.dropped_newest + turned_away,
+            captured=spooled + self.dropped_newest if settled else statistics.captured,
+            dropped_newest=self.dropped_newest,
             spooled=spooled,
             dropped_oldest=replaced,
             acknowledged=acknowledged,
@@ -93,12 +85,23 @@ class SessionBooks:
         )
 
 
-def _added(one: SourceStatistics, other: SourceStatistics) -> SourceStatistics:
+def _new_of(source: PacketSource, earlier: int) -> SourceStatistics:
+    """Without what was delivered earlier, as far as the source has come: a counter never goes below 0, whatever became
+    of the file meanwhile."""
+    statistics = source.statistics()
+    again = min(earlier, statistics.captured)
+    if not again:
+        return statistics
+    return replace(statistics, received=statistics.received - again, captured=statistics.captured - again)
+
+
+def _sum(several: Iterable[SourceStatistics | None]) -> SourceStatistics:
+    """A number that one of them didn't count is not counted in the sum either; None stands for no source at all."""
+    present = [one for one in several if one is not None]
+    if not present:
+        return SourceStatistics()
     sums: dict[str, int | None] = {}
     for member in fields(SourceStatistics):
-        values = [v for v in (getattr(one, member.name), getattr(other, member.name)) if v is not None]
-        sums[member.name] = sum(values)
-    for name in ("filtered", "sampled_out", "cut_off"):
-        if getattr(other, name) is None:
-            sums[name] = None
+        values = [getattr(one, member.name) for one in present]
+        sums[member.name] = None if None in values else sum(values)
     return SourceStatistics(**sums)  # type: ignore[arg-type]

@@ -72,11 +72,7 @@ class InterfaceError(Exception):
 
 def list_interfaces() -> list[InterfaceInfo]:
     """All interfaces of this network namespace by index. InterfaceError when rtnetlink isn't available."""
-    found: dict[int, InterfaceInfo] = {}
-    for kind, body in _dump(_RTM_GETLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)):
-        if kind == _RTM_NEWLINK:
-            interface = _link(body)
-            found[interface.index] = interface
+    found = {link.index: link for link in list_links()}
     for _, body in _dump(_RTM_GETADDR, struct.pack("=BBBBI", socket.AF_UNSPEC, 0, 0, 0, 0)):
         _add_address(found, body)
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -89,6 +85,13 @@ def list_interfaces() -> list[InterfaceInfo]:
         interface.speed_mbps = _speed(interface.name)
         interface.addresses.sort(key=lambda text: ":" in text)
     return [found[index] for index in sorted(found)]
+
+
+def list_links() -> list[InterfaceInfo]:
+    """The same by index without addresses, routes, driver and speed: one dump, cheap enough for once a second."""
+    request = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, 0, 0, 0)
+    links = [_link(body) for kind, body in _dump(_RTM_GETLINK, request) if kind == _RTM_NEWLINK]
+    return sorted(links, key=lambda link: link.index)
 
 
 def _dump(request: int, header: bytes) -> Iterator[tuple[int, bytes]]:

@@ -3,7 +3,8 @@
     start:  the spool's recovery → the last orders on disk → sessions → connection, publisher, control, reports
     stop:   sessions deliver what their sources accepted → the spool is synced → a bounded wait for acknowledgements
 
-Each session has a thread (`agent.session`), the spool one for syncing; everything else is this one event loop.
+Each session has a thread (`agent.session`) and one for each ring that it takes packets from (`agent.intake`), the spool
+has one for syncing; everything else is this one event loop.
 """
 
 from __future__ import annotations
@@ -18,15 +19,13 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from agent.batcher import seal_tombstone
-from agent.bpf_filter import FilterError
 from agent.clock import read_clock
 from agent.control import ControlPoint
 from agent.credentials import Credentials
 from agent.desired import DesiredState
-from agent.ebpf.loading import CannotLoad, CapturePath
+from agent.ebpf.loading import CapturePath
 from agent.identity import Identity
 from agent.link import Link, split_server, tls_context
 from agent.own_traffic import that_fit
@@ -38,8 +37,7 @@ from agent.self_limits import SelfLimits
 from agent.session import CaptureSession
 from agent.session_memory import LastSpooled
 from agent.settings import Config
-from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP
-from agent.sources.source import FlowRules, PacketSource, SourceError
+from agent.sources.opening import open_source
 from agent.spool import Spool
 from agent.surroundings import Surroundings
 from wire.books import Books
@@ -129,7 +127,9 @@ class Agent:
             spool=self._spool,
             wake_publisher=self._publisher.wake,
             clock=lambda: self._clock_now,
-            open_source=lambda spec, own: open_source(spec, own, config, self._capture_path),
+            open_source=lambda spec, interface, order, own, sharers: open_source(
+                spec, interface, order, own, config, self._capture_path, sharers=sharers
+            ),
             changed=self._session_changed,
         )
         self._sessions = Reconciler(self._around, config.state_dir / "sessions")
@@ -366,76 +366,3 @@ async def _ended(tasks: Iterable[asyncio.Task[None]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=1.0)
-
-
-def open_source(
-    spec: SessionSpec, own_traffic: list[tuple[str, int]], config: Config, path: CapturePath
-) -> PacketSource:
-    """The source that a session asks for.
-
-    Raises:
-        FilterError, SourceError: with a message for the user.
-    """
-    flows = FlowRules(spec.flow_cutoff_bytes, spec.flow_sampling or 1)
-    if spec.replay is not None:
-        from agent.sources.replay import ReplaySource
-
-        if flows.needed:
-            raise FilterError("flow cut-off and sampling are for live captures: a file is replayed whole")
-        rate = spec.replay.rate_pps
-        file = _permitted(Path(spec.replay.file), config)
-        return ReplaySource(file, spec.filter, spec.snaplen, "pace" if rate == 0 else rate)
-    if path.name == NO_PATH:
-        raise SourceError("this host has no way to capture", path.reason)
-    if path.name == THROUGH_LIBPCAP:
-        from agent.sources.pcap import PcapSource
-
-        return PcapSource(
-            spec.interface,
-            spec.filter,
-            spec.snaplen,
-            spec.promiscuous,
-            own_traffic,
-            buffer_bytes=config.ring_bytes,
-            timeout_ms=config.ring_retire_ms,
-            flows=flows,
-        )
-    from agent.sources.ring import RingSource
-
-    try:
-        programs = path.open()
-    except CannotLoad as reason:
-        raise SourceError(str(reason), "Set capture.path to auto in the agent's configuration") from None
-    try:
-        return RingSource(
-            spec.interface,
-            spec.filter,
-            spec.snaplen,
-            spec.promiscuous,
-            own_traffic,
-            ring_bytes=config.ring_bytes,
-            block_bytes=config.ring_block_bytes,
-            retire_ms=config.ring_retire_ms,
-            programs=programs,
-            flows=flows,
-        )
-    except BaseException:
-        if programs is not None:
-            programs.close()
-        raise
-
-
-def _permitted(file: Path, config: Config) -> Path:
-    """The file with its links resolved, if whoever runs this agent allows it to be read.
-
-    A hub that was taken over must not turn its agents into readers of their hosts' files.
-    """
-    file = file.resolve()
-    if config.replay_file is not None and file == config.replay_file.resolve():
-        return file
-    if config.replay_directory is not None and file.is_relative_to(config.replay_directory.resolve()):
-        return file
-    raise SourceError(
-        f"{file}: this agent reads no such file for the hub. Set replay.directory in the agent's configuration to a "
-        "folder it may read from, or use `wirepool import`"
-    )

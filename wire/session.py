@@ -14,6 +14,10 @@ MAX_SNAPLEN = 262144
 MAX_FLOW_CUTOFF_BYTES = 2**53
 MAX_FLOW_SAMPLING = 65536
 MAX_INTERFACE_BYTES = 128
+ANY = "any"
+"""Instead of an interface's name: every one that is up."""
+MAX_SESSION_INTERFACES = 32
+"""Interfaces that one session captures on at once."""
 MAX_SESSIONS = 64
 """Sessions one agent may be asked to hold at once."""
 MAX_OWN_ADDRESSES = 256
@@ -60,7 +64,9 @@ class SessionSpec:
     source: Source = "ring"
     """Where packets come from: an interface's ring, or a file."""
     interface: str = ""
-    """The interface's name on the agent's host; "" with a replay."""
+    """The interface's name on the agent's host, several with commas between, or "any"; "" with a replay. Each batch
+    names the one it is from. An agent without the capability `interfaces` knows one name only, and finds no interface
+    of this name otherwise."""
     filter: str = ""
     """tcpdump syntax, at most 16 KiB; "" takes everything."""
     filter_revision: int = 1
@@ -97,6 +103,11 @@ class SessionSpec:
     payload: PayloadPolicy = FULL
     """What of the payload leaves the host. An agent without the capability `payload` ignores it: see hub.sessions."""
 
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The names in `interface`, in its order; none with "any" and with a replay."""
+        return () if self.interface in ("", ANY) else interface_names(self.interface)
+
     def to_map(self) -> dict[str, Any]:
         """As a map for CBOR or JSON."""
         map_ = {member.name: getattr(self, member.name) for member in dataclass_fields(self)}
@@ -117,6 +128,8 @@ class SessionSpec:
         interface = fields.text(map_, "interface", max_bytes=MAX_INTERFACE_BYTES)
         if source == "ring" and not interface:
             raise WireError("interface: a session on a ring names one")
+        if source == "ring":
+            interface_names(interface)
         return cls(
             id=check_session_id(map_.get("id")),
             state=fields.choice(map_, "state", STATES),  # type: ignore[arg-type]
@@ -142,6 +155,20 @@ class SessionSpec:
             replay=None if replay is None else Replay.from_map(replay),
             payload=FULL if payload is None else PayloadPolicy.from_map(payload),
         )
+
+
+def interface_names(text: str) -> tuple[str, ...]:
+    """The names between commas ("any" is one of them). WireError for none, too many, one twice, or any among others."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise WireError("interface: a name is missing beside a comma")
+    if len(set(names)) != len(names):
+        raise WireError("interface: one name twice")
+    if len(names) > MAX_SESSION_INTERFACES:
+        raise WireError(f"interface: {len(names)} names where {MAX_SESSION_INTERFACES} are allowed")
+    if ANY in names and len(names) > 1:
+        raise WireError("interface: any stands for all, so no other name goes beside it")
+    return names
 
 
 def _filter(map_: dict[str, Any]) -> str:

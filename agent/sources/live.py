@@ -63,6 +63,7 @@ class LiveSource:
     """
 
     clock_source: Literal["host", "file"] = CLOCK_HOST
+    rings = 1
     finished = False
 
     def __init__(
@@ -76,8 +77,10 @@ class LiveSource:
         flows: FlowRules = EVERYTHING,
     ) -> None:
         self.interface = interface
+        """What it is called now."""
         self.snaplen = snaplen
         self.epoch = 0
+        self._asked_for = interface
         self._open = open_socket
         self._own = own_traffic_table(own_traffic)
         self._past = _Totals()
@@ -108,10 +111,15 @@ class LiveSource:
         self._look_after_interface()
 
     @property
+    def index(self) -> int:
+        """See `PacketSource.index`."""
+        return self._socket.index
+
+    @property
     def notice(self) -> str | None:
         return self._notice or self._filter.remark
 
-    def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int) -> int:
+    def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int, ring: int = 0) -> int:
         """See `PacketSource.read_batch`."""
         if buffer.data_capacity_bytes < self.snaplen:
             raise ValueError(
@@ -240,6 +248,12 @@ class LiveSource:
                 return _with_dropped(statistics)
             return statistics
 
+    def look(self) -> None:
+        """See `PacketSource.look`."""
+        with self._control:
+            if not self._closed:
+                self.interface = self._socket.name() or self.interface
+
     def wake(self) -> None:
         """See `PacketSource.wake`."""
         with self._control:
@@ -278,7 +292,10 @@ class LiveSource:
                     f"(ip link set {self.interface} up)"
                 )
             else:
-                self._notice = f"interface {self.interface} was removed; packets go on when it exists again"
+                self._notice = (
+                    f"interface {self.interface} was removed; "
+                    f"packets go on when {self._asked_for} exists again"
+                )
                 if drained and time.monotonic() - self._looked_s > _REOPEN_EVERY_S:
                     self._looked_s = time.monotonic()
                     self._reopen()
@@ -313,7 +330,7 @@ class LiveSource:
         past.own += own
         past.invalid += invalid
         past.dropped += old.received - captured - own - invalid  # the ring's drops, and what was still in it
-        self._socket = fresh
+        self._socket, self.interface = fresh, self._asked_for
         self._notice = None
 
 

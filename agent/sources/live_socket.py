@@ -43,6 +43,8 @@ class Reader(Protocol):
 class LiveSocket(Protocol):
     """An open socket on one interface. Not thread-safe but for `attach` and `count` beside `ring.read`."""
 
+    index: int
+    """The kernel's number of the interface; 0: unknown."""
     link_type: int
     loopback: bool
     tags_beside: bool
@@ -78,6 +80,10 @@ class LiveSocket(Protocol):
 
     def trouble(self) -> str | None:
         """Why no packets can come now: "down" or "removed"; None when the interface is there and up."""
+        ...
+
+    def name(self) -> str | None:
+        """What the interface is called now; None: it is gone, or nobody can tell."""
         ...
 
     def close(self) -> None:

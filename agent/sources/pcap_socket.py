@@ -55,6 +55,7 @@ class PcapSocket:
         """`timeout_ms`: a packet waits at most this long in the kernel. `linux`: use what Linux offers (tests turn it
         off to run the other systems' way)."""
         self.interface = interface
+        self.index = 0
         self.received = 0
         self.dropped = 0
         self.ring: PcapReader
@@ -82,8 +83,8 @@ class PcapSocket:
 
     def _activate(self, buffer_bytes: int, timeout_ms: int, promiscuous: bool) -> int:
         library = self._library
-        if self.interface == "any":
-            raise self._unknown(" (a capture belongs to one interface: start one session for each)")
+        if self.interface == "any":  # libpcap's own, which has another link type
+            raise self._unknown()
         complaint = ctypes.create_string_buffer(libpcap.ERRBUF_BYTES)
         handle = library.pcap_create(os.fsencode(self.interface), complaint)
         if not handle:
@@ -107,7 +108,7 @@ class PcapSocket:
         said = self._error_text(handle)
         status = library.pcap_statustostr(result).decode(errors="replace")
         if result == libpcap.NO_SUCH_DEVICE:
-            return self._unknown("")
+            return self._unknown()
         if result in (libpcap.NOT_PERMITTED, libpcap.PROMISCUOUS_NOT_PERMITTED):
             remedy = {
                 "linux": "The agent needs CAP_NET_RAW: run it as root or through its systemd unit",
@@ -127,9 +128,9 @@ class PcapSocket:
     def _error_text(self, handle: int = 0) -> str:
         return str(self._library.pcap_geterr(handle or self._handle).decode(errors="replace"))
 
-    def _unknown(self, hint: str) -> SourceError:
+    def _unknown(self) -> SourceError:
         present = ", ".join(sorted(name for _, name in socket.if_nameindex()))
-        return SourceError(f"there is no interface {self.interface}{hint}", f"This host has: {present}")
+        return SourceError(f"there is no interface {self.interface}", f"This host has: {present}")
 
     def _become_non_blocking(self) -> None:
         complaint = ctypes.create_string_buffer(libpcap.ERRBUF_BYTES)
@@ -152,7 +153,7 @@ class PcapSocket:
                 "Ethernet-like, loopback, tun, WireGuard and IP tunnel interfaces can",
             )
         self._raw = socket.socket(fileno=os.dup(self.fileno()))
-        self._index = socket.if_nametoindex(self.interface)
+        self.index = socket.if_nametoindex(self.interface)
         self.loopback = is_loopback(self._raw, self.interface)
         stamp_early(self._raw)
 
@@ -263,8 +264,16 @@ class PcapSocket:
         if self._raw is not None:
             from agent.sources.ring_socket import interface_trouble
 
-            return interface_trouble(self._raw, self._index)
+            return interface_trouble(self._raw, self.index)
         return None if self.interface in (name for _, name in socket.if_nameindex()) else "removed"
+
+    def name(self) -> str | None:
+        """See `LiveSocket.name`. Known on Linux only."""
+        if self._raw is None:
+            return None
+        from agent.sources.ring_socket import interface_name
+
+        return interface_name(self._raw, self.index)
 
     def close(self) -> None:
         """See `LiveSocket.close`."""

@@ -46,6 +46,8 @@ class ReplaySource:
     """
 
     clock_source: Literal["host", "file"] = CLOCK_FILE
+    rings = 1
+    index = 0
 
     def __init__(
         self,
@@ -105,7 +107,7 @@ class ReplaySource:
             )
         return self._unjudged
 
-    def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int) -> int:
+    def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int, ring: int = 0) -> int:
         """See `PacketSource.read_batch`. A batch holds packets of one interface of the file."""
         if buffer.data_capacity_bytes < self.snaplen:
             raise ValueError(
@@ -174,6 +176,9 @@ class ReplaySource:
                 captured=self._captured,
                 filtered=self._filtered,
             )
+
+    def look(self) -> None:
+        """Nothing to do: a file keeps its name."""
 
     def wake(self) -> None:
         """See `PacketSource.wake`."""

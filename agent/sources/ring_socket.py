@@ -92,13 +92,8 @@ class RingSocket:
             if error.errno != errno.ENODEV:
                 raise
             present = ", ".join(sorted(name for _, name in socket.if_nameindex()))
-            hint = (
-                " (a ring belongs to one interface: start one session for each)"
-                if self.interface == "any"
-                else ""
-            )
             raise SourceError(
-                f"there is no interface {self.interface}{hint}", f"This host has: {present}"
+                f"there is no interface {self.interface}", f"This host has: {present}"
             ) from None
         if hardware not in LINKTYPE_OF_HARDWARE:
             raise SourceError(
@@ -161,6 +156,10 @@ class RingSocket:
         """Why no packets can come now: "down" or "removed"; None when the interface is there and up."""
         return interface_trouble(self._socket, self.index)
 
+    def name(self) -> str | None:
+        """What the interface is called now; None: it is gone."""
+        return interface_name(self._socket, self.index)
+
     def _ask(self, request: int) -> bytes:
         encoded = os.fsencode(self.interface)
         if not 0 < len(encoded) < 16:
@@ -200,11 +199,22 @@ def is_loopback(packet_socket: socket.socket, interface: str) -> bool:
     return bool(struct.unpack_from("=H", answer, 16)[0] == _ARPHRD_LOOPBACK)
 
 
+def interface_name(packet_socket: socket.socket, index: int) -> str | None:
+    """What interface `index` of the socket's namespace is called now; None: there is none."""
+    try:
+        answer = fcntl.ioctl(packet_socket.fileno(), _SIOCGIFNAME, struct.pack("=16si20x", b"", index))
+    except OSError:
+        return None
+    return os.fsdecode(answer[:16].split(b"\0")[0])
+
+
 def interface_trouble(packet_socket: socket.socket, index: int) -> str | None:
     """Why no packets can come from interface `index` of the socket's namespace: "down" or "removed"; None: it is up."""
+    name = interface_name(packet_socket, index)
+    if name is None:
+        return "removed"
     try:
-        name = fcntl.ioctl(packet_socket.fileno(), _SIOCGIFNAME, struct.pack("=16si20x", b"", index))[:16]
-        answer = fcntl.ioctl(packet_socket.fileno(), _SIOCGIFFLAGS, struct.pack("=16s24x", name))
+        answer = fcntl.ioctl(packet_socket.fileno(), _SIOCGIFFLAGS, struct.pack("=16s24x", os.fsencode(name)))
     except OSError:
         return "removed"
     (flags,) = struct.unpack_from("=H", answer, 16)

@@ -6,8 +6,8 @@ A source fills a `BatchBuffer` (columns, no Python per packet) and keeps the fir
 
 `captured` packets have entered a batch; `in_ring` ones wait in the kernel's ring (0 at rest).
 
-Threads: one thread calls `read_batch`; every other method may be called from any thread at any time. `close` makes a
-running `read_batch` return first and then frees what the source holds, exactly once.
+Threads: one thread per ring calls `read_batch`; every other method may be called from any thread at any time. `close`
+makes a running `read_batch` return first and then frees what the source holds, exactly once.
 """
 
 from __future__ import annotations
@@ -139,6 +139,12 @@ class PacketSource(Protocol):
     )
     snaplen: int  # bytes kept of each packet, its VLAN tag included
     clock_source: Literal["host", "file"]
+    rings: int  # how many threads may read, one per ring; a file has one
+
+    @property
+    def index(self) -> int:
+        """The kernel's number of the interface, which stays when it is renamed; 0: a file."""
+        ...
 
     @property
     def finished(self) -> bool:
@@ -151,8 +157,8 @@ class PacketSource(Protocol):
         off at byte n); None when all is well. Goes away by itself when its cause does."""
         ...
 
-    def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int) -> int:
-        """Fill `buffer` from its beginning; return the number of packets (0: none came).
+    def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int, ring: int = 0) -> int:
+        """Fill `buffer` from its beginning with packets of one ring; return their number (0: none came).
 
         Blocks with the GIL released: at most `wait_ms` for the first packet and `linger_ns` from the moment that the
         first packet was placed. Returns at once when the buffer is full, the filter changed under it or `wake` was
@@ -183,6 +189,10 @@ class PacketSource(Protocol):
 
     def statistics(self) -> SourceStatistics:
         """The books so far. Still answers after `close`, with the final figures."""
+        ...
+
+    def look(self) -> None:
+        """Call it about once a second: is the interface called something else now?"""
         ...
 
     def wake(self) -> None:

@@ -29,11 +29,11 @@ def test_what_an_earlier_boot_delivered_is_in_nobodys_books_twice(tmp_path: Path
     for earlier, ours in ((4_000, 5_000), (8_000, 1_000)):  # the same session may open its file again
         source = ReplaySource(tmp_path / "in.pcap", "", 262144, None)
         books.open_source(source)
-        books.delivered_earlier(earlier)
+        books.delivered_earlier(source, earlier)
         before = books.read([])
         assert read_all(source, books) == 9_000
         source.close()
-        books.close_source()
+        books.close_source(source)
         after = books.read([])
         assert after.captured - before.captured == after.received - before.received == ours
 
@@ -43,8 +43,8 @@ def test_a_file_that_became_shorter(tmp_path: Path) -> None:
     books = SessionBooks()
     source = ReplaySource(tmp_path / "in.pcap", "", 262144, None)
     books.open_source(source)
-    books.delivered_earlier(150)
+    books.delivered_earlier(source, 150)
     read_all(source, books)
     source.close()
-    books.close_source()
+    books.close_source(source)
     assert books.read([]) == dataclasses.replace(Books(), filtered=0)

@@ -10,10 +10,11 @@ import pytest
 
 from agent.batcher import behind
 from agent.ebpf.loading import CLASSIC, CapturePath
-from agent.pipeline import open_source
+from agent.intake import Order
 from agent.session import CaptureSession
 from agent.session_memory import ChainHead, LastSpooled, SessionMemory
 from agent.settings import Config
+from agent.sources.opening import open_source
 from agent.sources.source import SourceError
 from agent.spool import Spool
 from agent.surroundings import Surroundings
@@ -27,6 +28,7 @@ from wire.names import Lane
 from wire.session import Replay, SessionSpec
 
 CLASSIC_PATH = CapturePath(CLASSIC)
+ALL = Order.declared(SessionSpec(id=SESSION, interface="lo"))
 
 
 def around(spool: Spool, boot: bytes = BOOT) -> Surroundings:
@@ -40,7 +42,9 @@ def around(spool: Spool, boot: bytes = BOOT) -> Surroundings:
         spool=spool,
         wake_publisher=lambda: None,
         clock=Clock,
-        open_source=lambda spec, own: open_source(spec, own, config, CLASSIC_PATH),
+        open_source=lambda spec, interface, order, own, sharers: open_source(
+            spec, interface, order, own, config, CLASSIC_PATH, sharers=sharers
+        ),
         changed=lambda: None,
     )
 
@@ -161,12 +165,12 @@ def test_watchers_shorten_the_age_bound_until_their_notice_expires(tmp_path: Pat
     config = Config()
     unwatched_ns = (config.batch_linger_ms - config.ring_retire_ms) * 1_000_000
     watched_ns = (config.batch_watched_linger_ms - config.ring_retire_ms) * 1_000_000
-    assert watched_ns < session._linger_ns() < unwatched_ns
+    assert watched_ns < session.terms.linger_ns() < unwatched_ns
     session.watch(time.time_ns() + 200_000_000)
-    assert 0 < session._linger_ns() < watched_ns
+    assert 0 < session.terms.linger_ns() < watched_ns
     session.watch(time.time_ns() - 1)  # an older notice shortens nothing
-    assert 0 < session._linger_ns() < watched_ns
-    wait_for(lambda: session._linger_ns() > watched_ns, "the notice expires")
+    assert 0 < session.terms.linger_ns() < watched_ns
+    wait_for(lambda: session.terms.linger_ns() > watched_ns, "the notice expires")
 
 
 def test_memory_comes_back_or_is_empty(tmp_path: Path) -> None:
@@ -259,9 +263,9 @@ def test_a_file_outside_the_permitted_folder_is_not_read(tmp_path: Path) -> None
     (permitted / "link.pcap").symlink_to(outside)
     config = Config()
     config.replay_directory = permitted
-    open_source(spec(inside), [], config, CLASSIC_PATH).close()
+    open_source(spec(inside), "", ALL, [], config, CLASSIC_PATH).close()
     for file in (outside, permitted / "link.pcap", permitted / ".." / "secret.pcap"):
         with pytest.raises(SourceError, match=r"replay\.directory"):
-            open_source(spec(file), [], config, CLASSIC_PATH)
+            open_source(spec(file), "", ALL, [], config, CLASSIC_PATH)
     with pytest.raises(SourceError, match=r"replay\.directory"):
-        open_source(spec(inside), [], Config(), CLASSIC_PATH)
+        open_source(spec(inside), "", ALL, [], Config(), CLASSIC_PATH)

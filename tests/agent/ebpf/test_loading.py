@@ -18,8 +18,9 @@ from agent.ebpf import loading
 from agent.ebpf.contract import COUNTERS, SETTINGS
 from agent.ebpf.kernel import KernelRefused, load_socket_filter, read, write
 from agent.ebpf.loading import LOADER, CannotLoad, CapturePath, load
-from agent.pipeline import open_source
+from agent.intake import Order
 from agent.settings import Config
+from agent.sources.opening import open_source
 from agent.sources.source import SourceError
 from tests.support.ebpf import programs
 from tests.support.need import need
@@ -201,10 +202,10 @@ def test_a_forced_way_that_is_not_open_refuses_the_capture(tmp_path: Path) -> No
     path = CapturePath("object", loader=loader)
     spec = SessionSpec(id="a" * 26, interface="lo")
     with pytest.raises(SourceError, match=r"capture\.path is object.*not compiled.*to auto"):
-        open_source(spec, [], Config(), path)
+        open_source(spec, "lo", Order.declared(spec), [], Config(), path)
     before = held()
     with pytest.raises(SourceError, match="no interface"):
-        open_source(SessionSpec(id="a" * 26, interface="nowhere0"), [], Config(), CapturePath("object"))
+        open_source(spec, "nowhere0", Order.declared(spec), [], Config(), CapturePath("object"))
     assert held() == before
     with pytest.raises(ValueError, match="none of"):
         CapturePath("xdp")
