@@ -25,7 +25,7 @@ from wire.control import Domain, Envelope, seal, unseal
 from wire.errors import WireError
 from wire.names import check_session_id, control_subject
 from wire.report import MAX_INTERFACES, InterfaceReport
-from wire.session import MAX_FILTER_BYTES, MAX_SNAPLEN
+from wire.session import ANY, MAX_FILTER_BYTES, MAX_SNAPLEN, interface_names
 
 log = logging.getLogger(__name__)
 
@@ -171,17 +171,36 @@ class ControlPoint:
 
 
 def _judge(text: str, snaplen: int, interface: str | None, link_type: int | None) -> int:
-    """Instructions of the compiled filter. FilterError when it can't be used there."""
-    loopback = False
-    if interface is not None:
-        known = {one.name: one for one in list_interfaces()}
-        if interface not in known:
-            raise FilterError(f"this host has no interface {interface!r}; it has {', '.join(known)}")
-        loopback, link_type = known[interface].loopback, known[interface].link_type
-        if link_type is None:
-            raise FilterError(f"interface {interface!r} is of a kind that can't be captured")
-    program = compile_filter(text, 1 if link_type is None else link_type, snaplen)
-    return len(for_socket(program, loopback=loopback)) // 8
+    """Instructions of the compiled filter, of the longest one where there are several interfaces. FilterError when it
+    can't be used on one of them; with `any`, on none."""
+    if interface is None:
+        return _instructions(text, snaplen, 1 if link_type is None else link_type, loopback=False)
+    known = {one.name: one for one in list_interfaces()}
+    if interface == ANY:
+        chosen = [one for one in known.values() if one.state != "down" and one.link_type is not None]
+    else:
+        chosen = []
+        for name in interface_names(interface):
+            if name not in known:
+                raise FilterError(f"this host has no interface {name!r}; it has {', '.join(known)}")
+            chosen.append(known[name])
+    longest, refusal = 0, None
+    for one in chosen:
+        if one.link_type is None:
+            raise FilterError(f"interface {one.name!r} is of a kind that can't be captured")
+        try:
+            longest = max(longest, _instructions(text, snaplen, one.link_type, loopback=one.loopback))
+        except FilterError as error:
+            if interface != ANY:
+                raise
+            refusal = refusal or error
+    if refusal is not None and not longest:
+        raise refusal
+    return longest
+
+
+def _instructions(text: str, snaplen: int, link_type: int, *, loopback: bool) -> int:
+    return len(for_socket(compile_filter(text, link_type, snaplen), loopback=loopback)) // 8
 
 
 def interface_reports(interfaces: list[InterfaceInfo]) -> tuple[InterfaceReport, ...]:

@@ -32,6 +32,7 @@ from wire.control import Domain, seal
 from wire.names import heartbeat_subject, report_subject
 from wire.report import (
     CAN_CUT_PAYLOAD,
+    CAN_SEVERAL_INTERFACES,
     MAX_ALERT_BYTES,
     MAX_ALERTS,
     Heartbeat,
@@ -54,6 +55,7 @@ _CAPABILITIES = (
     "lane-prio",
     "zstd",
     CAN_CUT_PAYLOAD,
+    CAN_SEVERAL_INTERFACES,
 )
 
 

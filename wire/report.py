@@ -14,6 +14,8 @@ from wire.session import MAX_SESSIONS
 SESSION_STATES = ("starting", "running", "paused", "stopping", "stopped", "refused", "failed")
 CAN_CUT_PAYLOAD = "payload"
 """The agent obeys `SessionSpec.payload`. One that doesn't say so would ignore it."""
+CAN_SEVERAL_INTERFACES = "interfaces"
+"""The agent takes several names, or any, for a session's interface."""
 MAX_INTERFACES = 256
 MAX_ADDRESSES = 64
 CAN_COUNT_FILTERED = "count-filtered"

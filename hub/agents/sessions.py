@@ -21,8 +21,8 @@ from hub.registry import AgentRecord, ConflictError, Registry, SessionRecord
 from wire.control import MAX_ENVELOPE_BYTES
 from wire.names import new_session_id
 from wire.payload import FULL, PayloadPolicy
-from wire.report import CAN_CUT_PAYLOAD, Report
-from wire.session import MAX_SESSIONS, MAX_SNAPLEN, Replay, SessionSpec
+from wire.report import CAN_CUT_PAYLOAD, CAN_SEVERAL_INTERFACES, Report
+from wire.session import ANY, MAX_SESSIONS, MAX_SNAPLEN, Replay, SessionSpec, interface_names
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +77,13 @@ class SessionControl:
     ) -> str:
         """Record a session that the agent shall run and return its id.
 
-        ConflictError also when the agent hasn't said that it obeys a payload policy and one is asked for.
+        interface: one name, several with commas between, or any. ConflictError also when the agent hasn't said that it
+        obeys a payload policy, or has said nothing of several interfaces, and that is asked for.
         """
         record = self._registry.agents.require(agent)
+        if source == "ring":
+            interface = ",".join(interface_names(interface))
+            _check_interfaces(record, interface)
         _check_payload(record, payload)
         if not record.enabled:
             raise ConflictError(f"agent {agent!r} is disabled: enable it before it can capture")
@@ -256,6 +260,18 @@ def _check_payload(agent: AgentRecord, payload: PayloadPolicy) -> None:
         raise ConflictError(
             f"agent {agent.id!r} (version {report.version}) can't cut payload and would send whole packets: "
             "update it, or capture whole packets"
+        )
+
+
+def _check_interfaces(agent: AgentRecord, interface: str) -> None:
+    """An older agent would look for an interface of that name. ConflictError then."""
+    if interface != ANY and "," not in interface:
+        return
+    report = stored_body(agent.report, Report.from_map)
+    if report is not None and CAN_SEVERAL_INTERFACES not in report.capabilities:
+        raise ConflictError(
+            f"agent {agent.id!r} (version {report.version}) captures on one interface per session: "
+            "update it, or start a session for each"
         )
 
 

@@ -104,6 +104,10 @@ async def test_filters_are_judged_by_our_libpcap(setup: Setup) -> None:
     assert "syntax error" in bad["error"]
     nowhere = (await setup.ask("check-filter", question(filter="tcp", interface="wan7"))).body
     assert "no interface 'wan7'" in nowhere["error"]
+    for several, error in (("any", ""), ("lo,wan7", "no interface 'wan7'"), ("lo,lo", "one name twice")):
+        answer = (await setup.ask("check-filter", question(filter="tcp", interface=several))).body
+        assert error in answer.get("error", "")
+        assert answer["ok"] == (not error)
     odd = (await setup.ask("check-filter", question(filter=7))).body
     assert "text is needed" in odd["error"]
 

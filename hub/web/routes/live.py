@@ -213,8 +213,9 @@ async def check_filter(request: AnyRequest) -> Response[str]:
     message_id = str(form.get("message_id", "filter-message"))
     if message_id not in ("filter-message", "change-filter-message"):
         message_id = "filter-message"
-    agents = [check_agent_id(str(one)) for one in form.getall("agent", [])]
-    targets = [(agent, str(form.get(f"interface.{agent}", "")).strip()) for agent in agents]
+    targets = [
+        (check_agent_id(agent), interface) for agent, interface in start_form.read(form).interfaces.items()
+    ]
     verdict = await judge_filter(hub, targets, text) if text else Verdict("", "")
     return hub.pages.fragment(
         "fragments/filter_message.html", id=message_id, kind=verdict.kind, text=verdict.text

@@ -20,6 +20,7 @@ from wire.session import (
     MAX_INTERFACE_BYTES,
     MAX_SNAPLEN,
     OVERFLOWS,
+    interface_names,
 )
 
 MAX_AGENTS = 16
@@ -94,7 +95,11 @@ def read(form: FormMultiDict) -> StartForm:
     agents = [str(one) for one in form.getall("agent", [])][: MAX_AGENTS + 1]
     result = StartForm(
         agents=agents,
-        interfaces={agent: str(form.get(f"interface.{agent}", "")).strip() for agent in agents},
+        interfaces={
+            agent: str(form.get(f"interfaces.{agent}", "")).strip()
+            or str(form.get(f"interface.{agent}", "")).strip()
+            for agent in agents
+        },
         filter=str(form.get("filter", "")).strip(),
         snaplen=str(form.get("snaplen", "")).strip(),
         promiscuous="promiscuous" in form,
@@ -121,7 +126,14 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
         if not interface:
             errors["agents"] = f"Name an interface of {agent}."
         elif len(interface.encode()) > MAX_INTERFACE_BYTES:
-            errors["agents"] = f"That is no interface name ({agent})."
+            errors["agents"] = (
+                f"An interface, or several together, take at most {MAX_INTERFACE_BYTES} bytes ({agent})."
+            )
+        else:
+            try:
+                interface_names(interface)
+            except WireError as refused:
+                errors["agents"] = f"{agent}: {refused}."
     if len(form.filter.encode()) > MAX_FILTER_BYTES:
         errors["filter"] = f"A filter may have at most {MAX_FILTER_BYTES} bytes."
     options: dict[str, Any] = {
