@@ -285,7 +285,7 @@ def test_tun_gives_bare_packets(open_source: Opener) -> None:
     ("interface", "said"),
     [
         ("nowhere0", "no interface nowhere0"),
-        ("any", "one session"),
+        ("any", "no interface any"),
         ("", "no interface"),
         ("x" * 40, "no interface"),
     ],
