@@ -55,7 +55,7 @@ class Order:
     @classmethod
     def declared(cls, spec: SessionSpec) -> Order:
         """All that a session asks for."""
-        flows = FlowRules(spec.flow_cutoff_bytes, spec.flow_sampling or 1)
+        flows = FlowRules(spec.flow_cutoff_bytes, spec.flow_sampling or 1, spec.filter_inside_tunnels)
         return cls(spec.filter, spec.snaplen, flows, flows, spec.filter_revision, spec.payload)
 
 

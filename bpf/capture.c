@@ -2,7 +2,8 @@
  *
  *     entry ──▶ filter ──▶ keep ──▶ so many bytes into the ring
  *       │         └─ turned away: 0
- *       └ counts what is seen      └ counts what passed
+ *       │                          └ counts what passed
+ *       └ counts what is seen, and looks for a packet inside a tunnel if the filter is to judge that
  *
  * The filter is no part of this file: the agent translates libpcap's program (agent/ebpf/translate.py) and puts it into
  * its slot of `jumps`, so that another filter is one exchanged pointer and compiles nothing here. It ends a packet
@@ -15,6 +16,7 @@
 #include "maps.h"
 
 #include "flow.h"
+#include "tunnel.h"
 
 #define PACKET_IS_OUTGOING 4 /* PACKET_OUTGOING in linux/if_packet.h */
 
@@ -24,7 +26,14 @@ PROGRAM int entry(struct __sk_buff *packet) {
     if (!now || !count) return 0; /* can't be: both maps have their one entry for good */
     if (now->once_outgoing && packet->pkt_type == PACKET_IS_OUTGOING) return 0;
     count->seen++;
-    go_to_filter(packet);
+    if (now->look_inside) {
+        __u32 inner_at = now->network_at;
+        int inside = inner_of(packet, &inner_at);
+        packet->cb[INNER_AT] = inner_at;
+        if (inside == SLOT_INNER_ETHERNET) go_to(packet, SLOT_INNER_ETHERNET);
+        if (inside == SLOT_INNER_IP) go_to(packet, SLOT_INNER_IP);
+    }
+    go_to(packet, SLOT_FILTER);
     return 0; /* no filter in its slot: nothing is let through unjudged */
 }
 

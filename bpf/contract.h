@@ -6,8 +6,12 @@
 #ifndef WIREPOOL_CONTRACT_H
 #define WIREPOOL_CONTRACT_H
 
-/* The map `jumps` (BPF_MAP_TYPE_PROG_ARRAY): entry → filter → keep. */
-enum { SLOT_FILTER = 0, SLOT_KEEP = 1, SLOTS = 2 };
+/* The map `jumps` (BPF_MAP_TYPE_PROG_ARRAY): entry → filter → keep. The filter stands there once for packets as they
+ * came, and, while look_inside is set, once for each kind of packet that a tunnel carries. */
+enum { SLOT_FILTER = 0, SLOT_KEEP = 1, SLOT_INNER_ETHERNET = 2, SLOT_INNER_IP = 3, SLOTS = 4 };
+
+/* Where `entry` leaves the offset of the packet inside a tunnel: __sk_buff.cb[0], which outlives a jump. */
+enum { INNER_AT = 0 };
 
 /* The map `settings` (BPF_MAP_TYPE_ARRAY, one entry): what changes while packets flow, without another program. */
 struct settings {
@@ -16,6 +20,8 @@ struct settings {
     __u32 once_outgoing; /* 1: a loopback interface, whose packets come by twice; those that leave don't count */
     __u32 network_at;    /* where the network header begins: 14 with Ethernet, 0 without a link header */
     __u32 one_flow_in;   /* one flow in so many is kept; 0 or 1: every flow */
+    __u32 look_inside;   /* 1: the filter judges the packet inside a tunnel, where there is one */
+    __u32 unused;
 };
 
 /* The map `counters` (BPF_MAP_TYPE_PERCPU_ARRAY, one entry): packets since the programs were loaded. */

@@ -32,6 +32,26 @@ INLINE __u32 network_type(struct __sk_buff *packet, __u32 *at) {
     return type;
 }
 
+/* Behind IPv6 extension headers: `at` and `protocol` of what follows; `fragment` is not 0 in a fragment, behind whose
+ * header nothing is skipped. Not 0: the packet ends before. */
+INLINE int skip_extensions(struct __sk_buff *packet, __u32 *at, __u8 *protocol, __u32 *fragment) {
+    __u8 header[4];
+#pragma unroll
+    for (int extension = 0; extension < EXTENSIONS; extension++) {
+        if (*protocol != HOP_BY_HOP && *protocol != ROUTING && *protocol != OPTIONS && *protocol != FRAGMENT) break;
+        if (load(packet, *at, header, 4)) return -1;
+        if (*protocol == FRAGMENT) {
+            *fragment |= two_bytes(header + 2) & 0xfff9;
+            *at += 8;
+        } else {
+            *at += 8u * (header[1] + 1u);
+        }
+        *protocol = header[0];
+        if (*fragment) break; /* what follows in a later fragment is no header */
+    }
+    return 0;
+}
+
 /* Fills `key`, which is all zeros before. 0: the packet belongs to no flow. */
 INLINE int flow_of(struct __sk_buff *packet, __u32 at, struct flow_key *key) {
     __u32 type = network_type(packet, &at), fragment = 0;
@@ -53,19 +73,7 @@ INLINE int flow_of(struct __sk_buff *packet, __u32 at, struct flow_key *key) {
         __builtin_memcpy(to, header + 24, 16);
         at += 40;
         key->version = 6;
-#pragma unroll
-        for (int extension = 0; extension < EXTENSIONS; extension++) {
-            if (protocol != HOP_BY_HOP && protocol != ROUTING && protocol != OPTIONS && protocol != FRAGMENT) break;
-            if (load(packet, at, header, 4)) return 0;
-            if (protocol == FRAGMENT) {
-                fragment |= two_bytes(header + 2) & 0xfff9;
-                at += 8;
-            } else {
-                at += 8u * (header[1] + 1u);
-            }
-            protocol = header[0];
-            if (fragment) break; /* what follows in a later fragment is no header */
-        }
+        if (skip_extensions(packet, &at, &protocol, &fragment)) return 0;
     } else {
         return 0;
     }

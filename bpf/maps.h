@@ -31,7 +31,7 @@ INLINE struct flow *find_flow(struct flow_key *key) { return flows.lookup(key); 
 
 INLINE void add_flow(struct flow_key *key, struct flow *flow) { flows.update(key, flow); }
 
-INLINE void go_to_filter(struct __sk_buff *packet) { jumps.call(packet, SLOT_FILTER); }
+INLINE void go_to(struct __sk_buff *packet, __u32 slot) { jumps.call(packet, slot); }
 
 INLINE int load(struct __sk_buff *packet, __u32 at, void *to, __u32 bytes) {
     return bpf_skb_load_bytes(packet, at, to, bytes);
@@ -84,7 +84,7 @@ INLINE struct flow *find_flow(struct flow_key *key) { return map_lookup(&flows, 
 
 INLINE void add_flow(struct flow_key *key, struct flow *flow) { map_update(&flows, key, flow, BPF_ANY); }
 
-INLINE void go_to_filter(struct __sk_buff *packet) { tail_call(packet, &jumps, SLOT_FILTER); }
+INLINE void go_to(struct __sk_buff *packet, __u32 slot) { tail_call(packet, &jumps, slot); }
 
 INLINE int load(struct __sk_buff *packet, __u32 at, void *to, __u32 bytes) {
     return load_bytes(packet, at, to, bytes);

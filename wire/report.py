@@ -21,6 +21,8 @@ MAX_ADDRESSES = 64
 CAN_COUNT_FILTERED = "count-filtered"
 CAN_FLOW_RULES = "flow-rules"
 """Capabilities of a host that filters with eBPF: it knows what its filter turned away, and SessionSpec's flow_ keys."""
+CAN_LOOK_INSIDE = "inner-filter"
+"""It obeys `SessionSpec.filter_inside_tunnels`."""
 MAX_REASON_BYTES = 1024
 
 

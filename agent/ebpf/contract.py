@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-SLOT_FILTER, SLOT_KEEP = 0, 1
-SLOTS = 2
+SLOT_FILTER, SLOT_KEEP, SLOT_INNER_ETHERNET, SLOT_INNER_IP = 0, 1, 2, 3
+SLOTS = 4
+INNER_AT = 0
+"""Of __sk_buff.cb: where the packet inside a tunnel begins."""
 
-SETTINGS = struct.Struct("=QIIII")
-"""cutoff_bytes, kept_bytes, once_outgoing, network_at, one_flow_in."""
+SETTINGS = struct.Struct("=QIIIIII")
+"""cutoff_bytes, kept_bytes, once_outgoing, network_at, one_flow_in, look_inside, unused."""
 COUNTERS = struct.Struct("=QQQQ")
 """seen, passed, sampled_out, cut_off: packets, per processor."""
 FLOWS = 32768

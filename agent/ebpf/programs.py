@@ -13,7 +13,16 @@ from types import TracebackType
 from typing import NamedTuple
 
 from agent.ebpf import kernel
-from agent.ebpf.contract import COUNTERS, MAPS, PROGRAMS, SETTINGS, SLOT_FILTER, SLOT_KEEP
+from agent.ebpf.contract import (
+    COUNTERS,
+    MAPS,
+    PROGRAMS,
+    SETTINGS,
+    SLOT_FILTER,
+    SLOT_INNER_ETHERNET,
+    SLOT_INNER_IP,
+    SLOT_KEEP,
+)
 from agent.ebpf.translate import NotAsEbpf, translate
 
 
@@ -29,6 +38,15 @@ class Settings(NamedTuple):
     once_outgoing: int = 0
     network_at: int = 14
     one_flow_in: int = 1
+    look_inside: int = 0
+    unused: int = 0
+
+
+class InnerFilter(NamedTuple):
+    """The same filter for what a tunnel carries, as classic BPF: behind an Ethernet header, and without one."""
+
+    ethernet: bytes
+    ip: bytes
 
 
 class Counters(NamedTuple):
@@ -41,21 +59,22 @@ class Counters(NamedTuple):
 
 
 class Filter:
-    """A loaded filter program and the settings that belong to it. Close it when it is replaced."""
+    """Loaded filter programs, by slot, and the settings that belong to them. Close it when it is replaced."""
 
-    def __init__(self, descriptor: int, settings: Settings) -> None:
-        self.descriptor = descriptor
+    def __init__(self, descriptors: Mapping[int, int], settings: Settings) -> None:
+        """Takes the descriptors over."""
+        self.descriptors = dict(descriptors)
         self.settings = settings
 
     def again(self, settings: Settings) -> Filter:
-        """The same program with other settings, to be closed by itself."""
-        return Filter(os.dup(self.descriptor), settings)
+        """The same programs with other settings, to be closed by themselves."""
+        return Filter({slot: os.dup(one) for slot, one in self.descriptors.items()}, settings)
 
     def close(self) -> None:
         """Idempotent. The kernel keeps a program that is in its slot."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+        self.descriptors = {}
 
 
 class ProgramSet:
@@ -90,12 +109,26 @@ class ProgramSet:
         """Descriptor of the program to attach."""
         return self._descriptors["entry"]
 
-    def filter_of(self, classic: bytes, settings: Settings) -> Filter:
-        """Load a filter; not yet in force. NotAsEbpf when it doesn't translate or the kernel's verifier refuses it."""
+    def filter_of(self, classic: bytes, settings: Settings, inner: InnerFilter | None = None) -> Filter:
+        """Load a filter; not yet in force. NotAsEbpf when it doesn't translate or the kernel's verifier refuses it.
+
+        inner: for settings that look inside tunnels.
+        """
+        wanted = {SLOT_FILTER: (classic, False)}
+        if inner is not None:
+            wanted |= {SLOT_INNER_ETHERNET: (inner.ethernet, True), SLOT_INNER_IP: (inner.ip, True)}
+        loaded = Filter({}, settings)
         try:
-            return Filter(kernel.load_socket_filter(translate(classic, self._map("jumps"))), settings)
+            for slot, (code, within) in wanted.items():
+                program = translate(code, self._map("jumps"), inner=within)
+                loaded.descriptors[slot] = kernel.load_socket_filter(program)
         except kernel.KernelRefused as error:
+            loaded.close()
             raise NotAsEbpf(f"the kernel refused the filter as an eBPF program: {error.strerror}") from None
+        except BaseException:
+            loaded.close()
+            raise
+        return loaded
 
     def use(self, chosen: Filter) -> None:
         """Put a filter in force. While one gives way to the other, packets are kept at the larger of the two sizes.
@@ -104,9 +137,14 @@ class ProgramSet:
         """
         before = self._settings
         kept_bytes = max(chosen.settings.kept_bytes, before.kept_bytes)
+        slots = dict(sorted(chosen.descriptors.items(), reverse=True))
+        if not before.look_inside:  # in their places before anything jumps there
+            for slot in [slot for slot in slots if slot != SLOT_FILTER]:
+                kernel.write(self._map("jumps"), slot, _packed(slots.pop(slot)))
         self._set(chosen.settings._replace(kept_bytes=kept_bytes))
         try:
-            kernel.write(self._map("jumps"), SLOT_FILTER, _packed(chosen.descriptor))
+            for slot, descriptor in slots.items():
+                kernel.write(self._map("jumps"), slot, _packed(descriptor))
         except kernel.KernelRefused:
             self._set(before)
             raise

@@ -11,6 +11,9 @@ socket takes one program: with ours attached, the filter has to be one of ours. 
 A is R7, X is R8, M[] lies on the stack; all are 32 bits wide and zero-extended, as 32-bit instructions leave them.
 Loads from the packet are eBPF's own LD_ABS and LD_IND, which need the context in R6 and end the program with 0 beyond
 the packet's end. No instruction is newer than Linux 4.10.
+
+A filter for the packet inside a tunnel finds where that begins in the context (bpf/contract.h, INNER_AT), keeps it on
+the stack and adds it to every offset.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import struct
 
 from agent.bpf_filter import FilterError
-from agent.ebpf.contract import SLOT_KEEP
+from agent.ebpf.contract import INNER_AT, SLOT_KEEP
 
 # linux/bpf_common.h, linux/bpf.h
 _LD, _LDX, _ST, _STX, _ALU, _JMP, _RET, _MISC = range(8)
@@ -26,8 +29,19 @@ _ALU64 = 7
 _IMM, _ABS, _IND, _MEM, _LEN, _MSH = 0x00, 0x20, 0x40, 0x60, 0x80, 0xA0
 _W, _B, _DOUBLE = 0x00, 0x10, 0x18
 _K, _X = 0x00, 0x08
-_ADD, _DIV, _AND, _LSH, _RSH, _NEG, _MOD, _MOV, _END = 0x00, 0x30, 0x50, 0x60, 0x70, 0x80, 0x90, 0xB0, 0xD0
-_JA, _JEQ, _JGT, _JNE, _CALL, _EXIT = 0x00, 0x10, 0x20, 0x50, 0x80, 0x90
+_ADD, _SUB, _DIV, _AND, _LSH, _RSH, _NEG, _MOD, _MOV, _END = (
+    0x00,
+    0x10,
+    0x30,
+    0x50,
+    0x60,
+    0x70,
+    0x80,
+    0x90,
+    0xB0,
+    0xD0,
+)
+_JA, _JEQ, _JGT, _JGE, _JNE, _CALL, _EXIT = 0x00, 0x10, 0x20, 0x30, 0x50, 0x80, 0x90
 _TO_BIG_ENDIAN = 0x08
 _TAIL_CALL = 12  # enum bpf_func_id
 _MAP_DESCRIPTOR = 1  # BPF_PSEUDO_MAP_FD
@@ -39,6 +53,17 @@ _LENGTH_AT = 0
 _CONTEXT_AT = {4: 4, 44: 24, 48: 20, 60: 28}
 """SKF_AD_PKTTYPE, _VLAN_TAG, _VLAN_TAG_PRESENT, _VLAN_TPID → offset in struct __sk_buff."""
 _VLAN_TPID = 60
+
+_CB_AT = 48
+"""Of the array cb in struct __sk_buff."""
+_BASE_AT = -4 * 17
+"""On the stack, behind M[]."""
+_BASE = 1
+"""A register for it where it is added; a load from the packet leaves nothing in it."""
+_MAX_BASE = 0x10000
+"""More than the headers before an inner packet can be."""
+_BEYOND = 0x7FFFFFFF
+"""An offset that no packet reaches and that isn't one of the kernel's special ones: a load there ends the program."""
 
 _CLASSIC = struct.Struct("=HBBI")
 _EXTENDED = struct.Struct("=BBhI")
@@ -54,7 +79,8 @@ class NotAsEbpf(FilterError):
 class _Program:
     """eBPF instructions with jumps to labels: an index of the classic program, _ACCEPT or _REJECT."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inner: bool = False) -> None:
+        self.inner = inner
         self.code: list[tuple[int, int, int, int, int]] = []  # opcode, destination, source, offset, immediate
         self.labels: dict[int, int] = {}
         self.jumps: dict[int, int] = {}  # index of an instruction → label
@@ -69,6 +95,9 @@ class _Program:
     def move(self, to: int, source: int) -> None:
         self.add(_ALU | _MOV | _X, to, source)
 
+    def load_base(self, to: int) -> None:
+        self.add(_LDX | _MEM | _W, to, _FRAME, _BASE_AT)
+
     def assemble(self) -> bytes:
         packed = []
         for at, (opcode, to, source, fixed, immediate) in enumerate(self.code):
@@ -78,14 +107,18 @@ class _Program:
         return b"".join(packed)
 
 
-def translate(classic: bytes, jumps: int) -> bytes:
+def translate(classic: bytes, jumps: int, *, inner: bool = False) -> bytes:
     """The program to load; NotAsEbpf where there is none.
 
-    classic: as agent.tag_filter.for_socket made it; jumps: descriptor of the map of programs.
+    classic: as agent.tag_filter.for_socket made it; jumps: descriptor of the map of programs; inner: it judges the
+    packet inside a tunnel.
     """
     source = [_CLASSIC.unpack_from(classic, at) for at in range(0, len(classic), _CLASSIC.size)]
-    program = _Program()
+    program = _Program(inner=inner)
     program.add(_ALU64 | _MOV | _X, _CONTEXT, 1)
+    if inner:
+        program.add(_LDX | _MEM | _W, _SPARE, _CONTEXT, _CB_AT + 4 * INNER_AT)
+        program.add(_STX | _MEM | _W, _FRAME, _SPARE, _BASE_AT)
     for register in (_A, _INDEX):
         program.add(_ALU | _MOV | _K, register)
     stores = (_LD | _MEM, _LDX | _MEM, _ST, _STX)
@@ -186,24 +219,39 @@ def _load_or_store(program: _Program, code: int, k: int) -> None:
     elif code in (_ST, _STX):
         program.add(_STX | _MEM | _W, _FRAME, _A if code == _ST else _INDEX, _memory(k))
     elif code in (_LD | _LEN, _LDX | _LEN):
-        program.add(_LDX | _MEM | _W, _INDEX if code & 7 else _A, _CONTEXT, _LENGTH_AT)
+        to = _INDEX if code & 7 else _A
+        program.add(_LDX | _MEM | _W, to, _CONTEXT, _LENGTH_AT)
+        if program.inner:
+            program.load_base(_BASE)
+            program.add(_ALU | _SUB | _X, to, _BASE)
     elif code & 7 == _MISC:
         to_index = code & 0x80 == 0
         program.move(_INDEX if to_index else _A, _A if to_index else _INDEX)
     elif code == _LDX | _MSH | _B:
-        program.add(_LD | _ABS | _B, immediate=k)
+        _load_absolute(program, _B, k)
         program.move(_INDEX, _RESULT)
         program.add(_ALU | _AND | _K, _INDEX, immediate=15)
         program.add(_ALU | _LSH | _K, _INDEX, immediate=2)
     elif code & 7 == _LD and mode == _ABS and k >= _ANCILLARY:
         _load_ancillary(program, k - _ANCILLARY)
     elif code & 7 == _LD and mode == _ABS:
-        program.add(_LD | _ABS | size, immediate=k)
+        _load_absolute(program, size, k)
         program.move(_A, _RESULT)
     elif code & 7 == _LD and mode == _IND:
         _load_indirect(program, size, k)
     else:
         raise NotAsEbpf(f"the filter has an instruction that can't be translated (code {code:#x})")
+
+
+def _load_absolute(program: _Program, size: int, k: int) -> None:
+    if not program.inner:
+        program.add(_LD | _ABS | size, immediate=k)
+        return
+    program.load_base(_SPARE)
+    if k >= _BEYOND - _MAX_BASE:
+        program.add(_ALU | _MOV | _K, _SPARE)
+        k = _BEYOND
+    program.add(_LD | _IND | size, 0, _SPARE, immediate=k)
 
 
 def _load_ancillary(program: _Program, which: int) -> None:
@@ -224,5 +272,9 @@ def _load_indirect(program: _Program, size: int, k: int) -> None:
     program.add(_ALU64 | _MOV | _X, _RESULT, _SPARE)
     program.add(_ALU64 | _RSH | _K, _RESULT, immediate=31)
     program.jump(_JMP | _JNE | _K, _REJECT, _RESULT)  # the kernel takes it for one of its special offsets
+    if program.inner:
+        program.load_base(_BASE)
+        program.add(_ALU | _ADD | _X, _SPARE, _BASE)
+        program.jump(_JMP | _JGE | _K, _REJECT, _SPARE, immediate=_BEYOND)
     program.add(_LD | _IND | size, 0, _SPARE)
     program.move(_A, _RESULT)

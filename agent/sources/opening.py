@@ -38,7 +38,9 @@ def open_source(
         from agent.sources.replay import ReplaySource
 
         if order.declared_flows.needed:
-            raise FilterError("flow cut-off and sampling are for live captures: a file is replayed whole")
+            raise FilterError(
+                "flow cut-off, sampling and a filter inside tunnels are for live captures: a file is replayed whole"
+            )
         rate = spec.replay.rate_pps
         file = _permitted(Path(spec.replay.file), config)
         return ReplaySource(file, order.filter, order.snaplen, "pace" if rate == 0 else rate)

@@ -141,7 +141,9 @@ class ReplaySource:
     def apply(self, filter_text: str, snaplen: int, flows: FlowRules = EVERYTHING) -> tuple[int, int]:
         """See `PacketSource.apply`. Exact: no packet of a file is between two filters."""
         if flows.needed:
-            raise FilterError("flow cut-off and sampling are for live captures: a file is replayed whole")
+            raise FilterError(
+                "flow cut-off, sampling and a filter inside tunnels are for live captures: a file is replayed whole"
+            )
         program = compile_filter(filter_text, self.link_type, snaplen).code
         with self._lock:
             start_ns = time.time_ns()

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 from agent.bpf_filter import FilterError, check_snaplen, compile_filter
 from agent.sources.live_socket import LiveSocket
 from agent.sources.source import FlowRules
-from agent.tag_filter import KEEP_AT_LEAST, LINKTYPE_ETHERNET, for_socket
+from agent.tag_filter import KEEP_AT_LEAST, LINKTYPE_ETHERNET, REJECT_ALL, for_socket
 
 if TYPE_CHECKING:  # eBPF is Linux' alone, classic BPF isn't
-    from agent.ebpf.programs import Filter, ProgramSet
+    from agent.ebpf.programs import Filter, InnerFilter, ProgramSet
 
 _ETHERNET_BYTES = 14
+_LINKTYPE_RAW = 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,8 @@ class ClassicSocketFilter:
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> ClassicProgram:
         if flows.needed:
             raise FilterError(
-                "flow cut-off and sampling need eBPF, and this capture is judged by classic BPF. "
-                "Install python3-bpfcc on the host, or take both out"
+                "flow cut-off, sampling and a filter on the packet inside a tunnel need eBPF, and this capture is "
+                "judged by classic BPF. Install python3-bpfcc on the host, or take them out"
             )
         return ClassicProgram(_compiled(text, snaplen, sock))
 
@@ -105,7 +106,7 @@ class EbpfSocketFilter:
         self.remark: str | None = None
         self._programs = programs
         self._left_out = (0, 0, 0)
-        self._newest: tuple[str, Filter] | None = None
+        self._newest: tuple[tuple[str, bool], Filter] | None = None
 
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> Filter:
         from agent.ebpf.programs import Settings
@@ -116,12 +117,15 @@ class EbpfSocketFilter:
             once_outgoing=int(sock.loopback),
             network_at=_ETHERNET_BYTES if sock.link_type == LINKTYPE_ETHERNET else 0,
             one_flow_in=flows.one_in,
+            look_inside=int(flows.look_inside),
         )
         check_snaplen(snaplen)
-        if self._newest is None or self._newest[0] != text:
-            loaded = self._programs.filter_of(_compiled(text, snaplen, sock), settings)
+        written = text, flows.look_inside
+        if self._newest is None or self._newest[0] != written:
+            inner = _compiled_for_tunnels(text, snaplen) if flows.look_inside else None
+            loaded = self._programs.filter_of(_compiled(text, snaplen, sock), settings, inner)
             self._forget_newest()
-            self._newest = text, loaded
+            self._newest = written, loaded
         return self._newest[1].again(settings)  # where only numbers change, nothing is compiled
 
     def _forget_newest(self) -> None:
@@ -160,3 +164,16 @@ def _compiled(text: str, snaplen: int, sock: LiveSocket) -> bytes:
     return for_socket(
         compile_filter(text, sock.link_type, snaplen), loopback=sock.loopback, tags_beside=sock.tags_beside
     )
+
+
+def _compiled_for_tunnels(text: str, snaplen: int) -> InnerFilter:
+    """For packets inside tunnels, whose tags stand where they belong. A filter that asks for what only an Ethernet
+    header has turns away an IP packet without one."""
+    from agent.ebpf.programs import InnerFilter
+
+    ethernet = compile_filter(text, LINKTYPE_ETHERNET, snaplen)
+    try:
+        ip = compile_filter(text, _LINKTYPE_RAW, snaplen).code
+    except FilterError:
+        ip = REJECT_ALL
+    return InnerFilter(for_socket(ethernet, loopback=False, tags_beside=False), ip)

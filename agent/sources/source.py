@@ -37,17 +37,20 @@ class SourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FlowRules:
-    """Which packets of a flow are kept, of those that passed the filter. A flow is both directions between two ends."""
+    """What eBPF alone can do beside the filter. Of the packets that passed it, which of a flow are kept (a flow is both
+    directions between two ends); and which packet it is that the filter judges."""
 
     cutoff_bytes: int | None = None
     """A packet is kept while its flow has had fewer bytes than this; None: every packet."""
     one_in: int = 1
     """One flow in so many is kept, the same ones on every host; 1: every flow."""
+    look_inside: bool = False
+    """The filter judges the packet inside a GRE, VXLAN or Geneve tunnel, where there is one."""
 
     @property
     def needed(self) -> bool:
-        """Whether they leave anything out."""
-        return self.cutoff_bytes is not None or self.one_in > 1
+        """Whether they change anything."""
+        return self.cutoff_bytes is not None or self.one_in > 1 or self.look_inside
 
 
 EVERYTHING = FlowRules()

@@ -59,6 +59,7 @@ class SessionControl:
         interface: str,
         *,
         filter: str = "",
+        filter_inside_tunnels: bool = False,
         snaplen: int = MAX_SNAPLEN,
         flow_cutoff_bytes: int | None = None,
         flow_sampling: int | None = None,
@@ -96,6 +97,7 @@ class SessionControl:
             interface=interface,
             filter=filter.strip(),
             filter_revision=1,
+            filter_inside_tunnels=filter_inside_tunnels,
             snaplen=snaplen,
             flow_cutoff_bytes=flow_cutoff_bytes,
             flow_sampling=flow_sampling,
@@ -136,8 +138,10 @@ class SessionControl:
         snaplen: int | None = None,
         flows: FlowOptions | None = None,
         payload: PayloadPolicy | None = None,
+        inside_tunnels: bool | None = None,
     ) -> int:
-        """Swap the filter (and snaplen, what is kept of flows, payload policy); return the new filter revision.
+        """Swap the filter (and what it judges, snaplen, what is kept of flows, payload policy); return the new filter
+        revision.
 
         None leaves a thing as it is. No packet is lost by a change. The same again changes nothing and returns the
         present revision.
@@ -148,6 +152,9 @@ class SessionControl:
             changed = dataclasses.replace(
                 spec,
                 filter=filter.strip(),
+                filter_inside_tunnels=spec.filter_inside_tunnels
+                if inside_tunnels is None
+                else inside_tunnels,
                 snaplen=spec.snaplen if snaplen is None else snaplen,
                 flow_cutoff_bytes=cutoff_bytes,
                 flow_sampling=one_in,

@@ -60,6 +60,7 @@ class SessionView:
             "reported": record.reported_state,
             "interface": self.where,
             "filter": self.filter,
+            "filter_inside_tunnels": spec.filter_inside_tunnels if spec else None,
             "filter_revision": spec.filter_revision if spec else None,
             "applied_filter_revision": self.applied_revision,
             "snaplen": spec.snaplen if spec else None,

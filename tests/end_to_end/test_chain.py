@@ -94,6 +94,35 @@ def test_what_is_turned_away_and_cut_off_is_in_the_books(stand: Stand, curl: Cur
     assert (books["received"], books["cut_off"], books["sampled_out"]) == (4 + 3, 50 - 4, 0)
 
 
+def test_the_filter_judges_what_the_kernels_own_tunnel_carries(
+    stand: Stand, curl: Curl, tmp_path: Path
+) -> None:
+    """Pings through a VXLAN of the kernel: by the outer packet none of them is ICMP, by the inner one all are."""
+    ends = ((stand.lab["web1"], stand.lab["db1"], "1"), (stand.lab["db1"], stand.lab["web1"], "2"))
+    for here, there, number in ends:
+        vxlan = ("type", "vxlan", "id", "77", "remote", there.address, "dstport", "4789", "dev", "eth0")
+        here.run("ip", "link", "add", "vx0", *vxlan)
+        here.run("ip", "addr", "add", f"192.168.77.{number}/24", "dev", "vx0")
+        here.run("ip", "link", "set", "vx0", "up")
+    session = curl.start("web1", "eth0", "icmp", filter_inside_tunnels=True)
+    ping(stand.lab["db1"], "192.168.77.1", count=7, mark=LAST)
+    wanted = curl.post(f"/sessions/{session}/filter", {"filter": "icmp", "filter_inside_tunnels": False})
+    revision = wanted["session"]["filter_revision"]
+    wait_for(
+        lambda: curl.session(session)["applied_filter_revision"] == revision, "the outer packet is judged"
+    )
+    ping(stand.lab["db1"], "192.168.77.1", count=5, mark=LAST)
+    curl.order(session, "stop", "stopped")
+    books = curl.wait_balanced(session)["books"]
+    assert books["received"] == 2 * 7
+    assert books["filtered"] >= 2 * 5
+    exported = read_capture(curl.download(session, tmp_path / "tunnel.pcapng"))
+    inside = [packet.data[14 + 20 + 8 + 8 :] for packet in exported.packets]
+    assert {(packet[12:14], packet[23]) for packet in inside} == {(b"\x08\0", 1)}
+    for here, _, _ in ends:
+        here.run("ip", "link", "del", "vx0")
+
+
 def test_a_wrong_filter_is_refused_with_libpcaps_words(stand: Stand, curl: Curl) -> None:
     verdict = curl.post("/check-filter", {"agent": "web1", "interface": "eth0", "filter": "tcp prt 80"})
     assert verdict["verdict"] == "error"

@@ -175,11 +175,14 @@ async def test_filters_are_judged_by_the_agents_libpcap(tmp_path: Path) -> None:
 async def test_flow_rules_are_offered_where_the_agent_has_ebpf(tmp_path: Path) -> None:
     async with stage(tmp_path) as (page, client, _):
         form = {"agent": "web1", "interface.web1": "eth0", "snaplen": "96", "overflow": "drop_oldest"}
-        for rule in ({"flow_cutoff_bytes": "500"}, {"flow_sampling": "2"}):
+        inside = {"filter_inside_tunnels": "1"}
+        for rule in ({"flow_cutoff_bytes": "500"}, {"flow_sampling": "2"}, inside):
             refused = await client.post("/live", form | rule)
             assert refused.status_code == 422
-            assert "web1 can&#39;t: that needs eBPF (no BCC on this host)" in refused.text
-            body = {"agent": "web1", "interface": "eth0"} | {name: int(text) for name, text in rule.items()}
+            assert "web1 can&#39;t: that needs eBPF and a present agent (no BCC on this host)" in refused.text
+            body: dict[str, object] = {"agent": "web1", "interface": "eth0"}
+            for name, text in rule.items():
+                body[name] = int(text) if rule is not inside else True
             answer = await client.post_json("/api/sessions", body)
             assert (answer.status_code, "no BCC" in answer.text) == (422, True)
         assert page.hub.registry.sessions.all() == []

@@ -42,7 +42,7 @@ def without_later_members(described: Any, expected: Any) -> Any:
         return {
             key: without_later_members(value, expected.get(key))
             for key, value in described.items()
-            if key in expected or value not in (None, [], {}, "", plain(FULL))
+            if key in expected or (value is not False and value not in (None, [], {}, "", plain(FULL)))
         }
     if isinstance(described, list) and isinstance(expected, list) and len(described) == len(expected):
         return [without_later_members(a, b) for a, b in zip(described, expected, strict=True)]

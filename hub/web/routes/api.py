@@ -17,12 +17,13 @@ from hub.web.books_table import verdict_of
 from hub.web.guard import web_session
 from hub.web.routes.live import judge_filter
 from hub.web.routes.sessions import ORDERS, give_order
-from hub.web.routes.start_form import NUMBERS, cannot_follow_flows
+from hub.web.routes.start_form import NUMBERS, cannot
 from hub.web.running import Hub, hub_of
 from hub.web.session_view import matches, view
 from wire.errors import WireError
 from wire.names import check_agent_id, check_session_id
 from wire.payload import FULL, PayloadPolicy
+from wire.report import CAN_FLOW_RULES, CAN_LOOK_INSIDE
 from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
 AnyRequest = Request[Any, Any, Any]
@@ -162,6 +163,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         "interface",
         "filter",
         "snaplen",
+        "filter_inside_tunnels",
         "payload",
         "promiscuous",
         "overflow",
@@ -179,15 +181,18 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         verdict = await judge_filter(hub, [(agent, interface)], text)
         if verdict.kind == "error":
             raise ClientException(f"filter: {verdict.text}", status_code=422)
+    inside = _flag(body, "filter_inside_tunnels", False)
     flows = (body.get("flow_cutoff_bytes") is not None, body.get("flow_sampling") not in (None, 1))
-    if any(flows) and (why := cannot_follow_flows(hub, [agent])):
-        raise ClientException(why, status_code=422)
+    for asked, capability in ((any(flows), CAN_FLOW_RULES), (inside, CAN_LOOK_INSIDE)):
+        if asked and (why := cannot(hub, [agent], capability)):
+            raise ClientException(why, status_code=422)
     limits = {name: _number(body, name, low, high) for name, (low, high) in NUMBERS.items()}
     limits["retention_s"] = limits["retention_s"] or hub.settings.retention_s
     session_id = hub.sessions.start(
         agent,
         interface,
         filter=text,
+        filter_inside_tunnels=inside,
         snaplen=_number(body, "snaplen", 1, MAX_SNAPLEN, MAX_SNAPLEN) or MAX_SNAPLEN,
         promiscuous=_flag(body, "promiscuous", False),
         overflow=_text(body, "overflow", "drop_oldest"),  # type: ignore[arg-type]
@@ -212,7 +217,8 @@ def _order(name: str) -> Any:
 
 @post("/api/sessions/{session_id:str}/filter", status_code=200)
 async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> dict[str, Any]:
-    """Change `filter` and, if given, `snaplen`, `flow_cutoff_bytes` (0: none), `flow_sampling` and `payload`."""
+    """Change `filter` and, if given, `filter_inside_tunnels`, `snaplen`, `flow_cutoff_bytes` (0: none),
+    `flow_sampling` and `payload`."""
     hub = hub_of(request)
     body = await _body(request)
     record = hub.registry.sessions.require(check_session_id(session_id))
@@ -227,7 +233,10 @@ async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> 
         if verdict.kind == "error":
             raise ClientException(f"filter: {verdict.text}", status_code=422)
     flows = FlowOptions(cutoff_bytes or None, one_in)
-    hub.sessions.change_filter(record.id, text, snaplen, flows, _payload(body))
+    inside = _flag(body, "filter_inside_tunnels", record.spec.filter_inside_tunnels)
+    if inside and (why := cannot(hub, [record.agent], CAN_LOOK_INSIDE)):
+        raise ClientException(why, status_code=422)
+    hub.sessions.change_filter(record.id, text, snaplen, flows, _payload(body), inside)
     hub.declarer.wake()
     return {"session": _session_json(hub, record.id)}
 

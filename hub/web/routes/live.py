@@ -128,9 +128,10 @@ async def start_capture(request: AnyRequest) -> Response[Any]:
     hub = hub_of(request)
     form = start_form.read(await request.form())
     order, errors = start_form.check(form)
-    if order is not None and order.flow_rule:
-        errors[order.flow_rule] = start_form.cannot_follow_flows(hub, order.interfaces)
-        if errors[order.flow_rule]:
+    if order is not None:
+        for name, capability in order.needs.items():
+            errors[name] = start_form.cannot(hub, order.interfaces, capability)
+        if any(errors.values()):
             return _start_page(request, form, errors)
     if order is not None and form.filter:
         verdict = await judge_filter(hub, list(order.interfaces.items()), form.filter)

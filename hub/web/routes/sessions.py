@@ -14,11 +14,12 @@ from hub.web.books_table import groups, verdict_of
 from hub.web.guard import web_session
 from hub.web.payload_form import PAYLOAD_FIELDS, payload_texts, read_payload
 from hub.web.routes.live import judge_filter
-from hub.web.routes.start_form import whole_number
+from hub.web.routes.start_form import cannot, whole_number
 from hub.web.running import Hub, hub_of
 from hub.web.session_view import SessionView, matches, view
 from wire.errors import WireError
 from wire.names import check_session_id
+from wire.report import CAN_LOOK_INSIDE
 from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
 AnyRequest = Request[Any, Any, Any]
@@ -157,6 +158,7 @@ async def filter_form(request: AnyRequest, session_id: FromPath[str]) -> Respons
         view=one,
         filter=one.filter,
         snaplen=str(one.record.spec.snaplen),
+        inside_tunnels=one.record.spec.filter_inside_tunnels,
         flow_cutoff_bytes=str(one.record.spec.flow_cutoff_bytes or ""),
         flow_sampling=str(one.record.spec.flow_sampling or ""),
         payload=payload_texts(one.record.spec.payload),
@@ -178,6 +180,7 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
     )
     cutoff_bytes = whole_number(cutoff_text, 1, MAX_FLOW_CUTOFF_BYTES)
     one_in = whole_number(sampling_text, 1, MAX_FLOW_SAMPLING)
+    inside = "filter_inside_tunnels" in form
     payload = {name: str(form.get(name, "")).strip()[:512] for name in PAYLOAD_FIELDS}
     payload_error, policy = "", None
     try:
@@ -189,6 +192,8 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
         error = f"Bytes of each flow: a whole number from 1 to {MAX_FLOW_CUTOFF_BYTES}, or nothing."
     elif sampling_text and not one_in:
         error = f"One flow in: a whole number from 1 to {MAX_FLOW_SAMPLING}, or nothing."
+    if not error and inside:
+        error = cannot(hub, [one.record.agent], CAN_LOOK_INSIDE)
     if not error and text and one.record.spec is not None:
         verdict = await judge_filter(
             hub, [(one.record.agent, one.record.spec.interface)], text, snaplen or MAX_SNAPLEN
@@ -197,7 +202,7 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
     if not error and not payload_error:
         try:
             flows = FlowOptions(cutoff_bytes, one_in)
-            hub.sessions.change_filter(one.record.id, text, snaplen, flows, policy)
+            hub.sessions.change_filter(one.record.id, text, snaplen, flows, policy, inside)
         except WireError as refused:
             error = f"{refused}"
     if error or payload_error:
@@ -207,6 +212,7 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
             view=one,
             filter=text,
             snaplen=snaplen_text,
+            inside_tunnels=inside,
             flow_cutoff_bytes=cutoff_text,
             flow_sampling=sampling_text,
             payload=payload,

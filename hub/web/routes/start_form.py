@@ -12,7 +12,7 @@ from hub.agents.presence import AgentStatus
 from hub.web.payload_form import PAYLOAD_FIELDS, read_payload
 from hub.web.running import Hub
 from wire.errors import WireError
-from wire.report import CAN_FLOW_RULES, InterfaceReport
+from wire.report import CAN_FLOW_RULES, CAN_LOOK_INSIDE, InterfaceReport
 from wire.session import (
     MAX_FILTER_BYTES,
     MAX_FLOW_CUTOFF_BYTES,
@@ -44,6 +44,7 @@ class StartForm:
     agents: list[str] = field(default_factory=list)
     interfaces: dict[str, str] = field(default_factory=dict)
     filter: str = ""
+    filter_inside_tunnels: bool = False
     snaplen: str = str(MAX_SNAPLEN)
     promiscuous: bool = False
     overflow: str = "drop_oldest"
@@ -69,6 +70,7 @@ class StartForm:
             any(self[name] for name in NUMBERS)
             or self.overflow != "drop_oldest"
             or not self.exclude_own_traffic
+            or self.filter_inside_tunnels
             or self.payload_policy != "full"
         )
 
@@ -83,11 +85,16 @@ class Order:
     """Keyword arguments for SessionControl.start."""
 
     @property
-    def flow_rule(self) -> str:
-        """The field that asks for something of flows; "" when none does."""
-        if self.options["flow_cutoff_bytes"] is not None:
-            return "flow_cutoff_bytes"
-        return "flow_sampling" if (self.options["flow_sampling"] or 1) > 1 else ""
+    def needs(self) -> dict[str, str]:
+        """Fields that ask for something that not every agent can, each with the capability."""
+        options, found = self.options, {}
+        if options["flow_cutoff_bytes"] is not None:
+            found["flow_cutoff_bytes"] = CAN_FLOW_RULES
+        if (options["flow_sampling"] or 1) > 1:
+            found["flow_sampling"] = CAN_FLOW_RULES
+        if options["filter_inside_tunnels"]:
+            found["filter_inside_tunnels"] = CAN_LOOK_INSIDE
+        return found
 
 
 def read(form: FormMultiDict) -> StartForm:
@@ -101,6 +108,7 @@ def read(form: FormMultiDict) -> StartForm:
             for agent in agents
         },
         filter=str(form.get("filter", "")).strip(),
+        filter_inside_tunnels="filter_inside_tunnels" in form,
         snaplen=str(form.get("snaplen", "")).strip(),
         promiscuous="promiscuous" in form,
         overflow=str(form.get("overflow", "drop_oldest")),
@@ -138,6 +146,7 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
         errors["filter"] = f"A filter may have at most {MAX_FILTER_BYTES} bytes."
     options: dict[str, Any] = {
         "filter": form.filter,
+        "filter_inside_tunnels": form.filter_inside_tunnels,
         "promiscuous": form.promiscuous,
         "overflow": form.overflow,
         "exclude_own_traffic": form.exclude_own_traffic,
@@ -163,14 +172,15 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
     return Order(dict(form.interfaces), options), errors
 
 
-def cannot_follow_flows(hub: Hub, agents: Iterable[str]) -> str:
-    """Why one of these can't cut off or sample flows, as far as its report says; "" when nothing speaks against it."""
+def cannot(hub: Hub, agents: Iterable[str], capability: str) -> str:
+    """Why one of these can't do what needs a capability, as far as its report says; "" when nothing speaks against."""
     asked = set(agents)
     for status in hub.presence.all():
         report = status.report if status.id in asked else None
-        if report is not None and CAN_FLOW_RULES not in report.capabilities:
+        if report is not None and capability not in report.capabilities:
             return (
-                f"{status.id} can't: that needs eBPF ({report.capture_path_reason or report.capture_path})."
+                f"{status.id} can't: that needs eBPF and a present agent "
+                f"({report.capture_path_reason or report.capture_path})."
             )
     return ""
 

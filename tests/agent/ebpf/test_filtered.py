@@ -16,7 +16,7 @@ from agent import _tpacket
 from agent.bpf_filter import MAX_INSTRUCTIONS, FilterError, compile_filter
 from agent.ebpf.contract import SLOT_FILTER
 from agent.ebpf.kernel import read
-from agent.ebpf.programs import Filter, ProgramSet, Settings
+from agent.ebpf.programs import Filter, InnerFilter, ProgramSet, Settings
 from agent.ebpf.translate import NotAsEbpf, translate
 from agent.sources.ring import RingSource
 from agent.sources.source import BatchBuffer, FlowRules
@@ -169,11 +169,11 @@ def test_a_filter_that_only_classic_bpf_can_hold(pair: Pair) -> None:
 class _OldKernel(ProgramSet):
     """A kernel whose verifier takes short programs only: before Linux 5.2 it took 4096 instructions."""
 
-    def filter_of(self, classic: bytes, settings: Settings) -> Filter:
+    def filter_of(self, classic: bytes, settings: Settings, inner: InnerFilter | None = None) -> Filter:
         short = compile_filter("udp port 1", 1, 100)
         if len(classic) > len(for_socket(short, loopback=False)):
             raise NotAsEbpf("the kernel refused the filter as an eBPF program: Argument list too long")
-        return super().filter_of(classic, settings)
+        return super().filter_of(classic, settings, inner)
 
 
 def _old_kernel() -> ProgramSet:
