@@ -174,7 +174,7 @@ async def test_flood_of_output_stays_within_the_log_bound(
 
 async def test_nothing_survives_a_kill_of_the_supervisor_itself(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys, time\nfrom pathlib import Path\nfrom hub.supervisor import Child, Supervisor\n"
+        "import asyncio, sys, time\nfrom pathlib import Path\nfrom hub.up.supervisor import Child, Supervisor\n"
         "async def main():\n"
         f"    async with Supervisor(Path({str(tmp_path)!r}), print) as s:\n"
         "        for n in range(3):\n"
