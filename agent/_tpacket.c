@@ -193,6 +193,7 @@ static int copy_block(Ring *r, Reading *c, const uint8_t *block) {
         }
         if (h.tp_status & TP_STATUS_CSUMNOTREADY) flags |= FLAG_CHECKSUM_NOT_READY;
         if (h.tp_status & TP_STATUS_CSUM_VALID) flags |= FLAG_CHECKSUM_VALID;
+        if (h.tp_status & TP_STATUS_TS_RAW_HARDWARE) flags |= FLAG_HARDWARE_STAMP;
         if (!c->out.packets) c->first_ns = monotonic_ns();
         put_numbers(&c->out, timestamp_ns, keep, h.tp_len + tag, flags);
         ATOMIC_SET(r->captured, r->captured + 1);

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agent.clock import StepWatch
+from agent.clock import StepWatch, card_clock
 from agent.overflow import Run
 from agent.segment import Record, RecordKind
 from wire.batch import (
@@ -52,6 +52,8 @@ class Origin:
     filter_revision: int
     payload: PayloadPolicy = FULL
     """What was cut out of them before."""
+    hardware_stamps: bool = False
+    """Their times are the card's, where it stamped them."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Packed:
     packets: int
     captured_bytes: int
     original_bytes: int
+    hardware_stamps: bool = False
 
     @property
     def size(self) -> int:
@@ -103,6 +106,7 @@ def pack(columns: Columns, origin: Origin, compressor: str | None) -> Packed:
         sums.packets,
         sums.captured_bytes,
         sums.original_bytes,
+        origin.hardware_stamps,
     )
 
 
@@ -137,7 +141,7 @@ class Chain:
 
     def seal_packets(self, packed: Packed, books: Books) -> tuple[Record, bytes]:
         """The next batch: (record for the spool, message)."""
-        return self._seal(Kind.PACKETS, packed.fields, packed.body, books)
+        return self._seal(Kind.PACKETS, packed.fields, packed.body, books, card=packed.hardware_stamps)
 
     def seal_closing(self, origin: Origin, reason: str, books: Books) -> tuple[Record, bytes]:
         """The batch that ends the lane. Nothing may follow it."""
@@ -169,7 +173,9 @@ class Chain:
         self.turned_away = TurnedAway()
         return sealed
 
-    def _seal(self, kind: Kind, fields: dict[str, Any], body: Body, books: Books) -> tuple[Record, bytes]:
+    def _seal(
+        self, kind: Kind, fields: dict[str, Any], body: Body, books: Books, *, card: bool = False
+    ) -> tuple[Record, bytes]:
         sequence = self.next_sequence
         message, header_hash = seal_batch(
             {
@@ -179,7 +185,7 @@ class Chain:
                 "sequence": sequence,
                 "previous": self.header_hash,
                 "previous_boot": self._previous_boot if sequence == 0 else None,
-                "clock": self._clock_now(),
+                "clock": card_clock(self._clock_now()) if card else self._clock_now(),
                 "books": books,
             },
             body,

@@ -12,12 +12,16 @@ import ctypes
 import re
 import shutil
 import time
+from dataclasses import replace
 
 from wire.clock import Clock
 
 STEP_BOUND_NS = 1_000_000
 """A jump between CLOCK_REALTIME and CLOCK_MONOTONIC from here on is a step: both are slewed alike, so nothing else
 moves their difference; reading the two takes microseconds."""
+
+CARD_CLOCK_BOUND_NS = 1_000_000
+"""How far a network card's clock may be from the host's for the card's time stamps to be used."""
 
 _STA_UNSYNC = 0x0040
 _STA_NANO = 0x2000
@@ -114,6 +118,12 @@ async def read_clock() -> Clock:
             if clock is not None:
                 return clock
     return kernel_clock()
+
+
+def card_clock(host: Clock) -> Clock:
+    """What a network card's clock is that was seen to agree with the host's."""
+    error_ns = None if host.error_ns is None else host.error_ns + CARD_CLOCK_BOUND_NS
+    return replace(host, source=f"phc-{host.source}", error_ns=error_ns)
 
 
 def realtime_minus_monotonic_ns() -> int:

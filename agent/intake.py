@@ -205,7 +205,8 @@ class Intake:
         self._snaplen = buffer.snaplen or self._snaplen
         order = self.order_of(buffer.filter_epoch)
         payload = self.terms.may_leave(order.payload)
-        return Origin(buffer.interface, buffer.link_type, self._snaplen, order.revision, payload)
+        stamps = buffer.hardware_stamps
+        return Origin(buffer.interface, buffer.link_type, self._snaplen, order.revision, payload, stamps)
 
     def _ship(self, buffer: BatchBuffer, columns: Columns | None = None) -> str:
         """Seal and spool what the buffer holds (or these of its columns); return the reason when that is the end."""

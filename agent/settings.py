@@ -171,6 +171,15 @@ class Config:
         "AF_PACKET); any other allows only that one.",
         choices=("auto", "bcc", "object", "classic", "pcap"),
     )
+    capture_timestamps: str = _setting(
+        "software",
+        "capture.timestamps",
+        Kind.CHOICE,
+        "Who says when a packet arrived: the kernel (`software`) or the network card, where it stamps all packets and "
+        "its clock is within 1 ms of the host's (phc2sys). `auto`: the kernel where the card can't, with the reason; "
+        "`hardware`: no capture then. Asking changes a setting of the card; the link of some cards restarts by it.",
+        choices=("software", "hardware", "auto"),
+    )
     ring_bytes: int = _setting(
         32 * MIB,
         "ring.bytes",

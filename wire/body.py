@@ -56,6 +56,7 @@ CHECKSUM_NOT_READY = 1 << 7
 PRIORITY = 1 << 8
 SWAP_INTERVAL = 1 << 9
 CHECKSUM_VALID = 1 << 10
+HARDWARE_STAMP = 1 << 11
 
 FLAGS: dict[str, tuple[str, str]] = {
     "direction": ("0–1", "0 unknown, 1 inbound, 2 outbound (as pcapng's epb_flags)."),
@@ -69,6 +70,7 @@ FLAGS: dict[str, tuple[str, str]] = {
         "Captured while the filter was being exchanged: either filter may have judged it.",
     ),
     "CHECKSUM_VALID": ("10", "The card verified the checksum."),
+    "HARDWARE_STAMP": ("11", "The time is the card's own, not the kernel's."),
 }
 
 

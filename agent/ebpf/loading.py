@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -31,6 +32,9 @@ PYTHON_OF_BCC = "/usr/bin/python3"
 WAYS = ("bcc", "object")
 CLASSIC = "classic"
 CHOICES = ("auto", *WAYS, CLASSIC, "pcap")
+
+GRANT = "the agent needs CAP_BPF (before Linux 5.8 CAP_SYS_ADMIN): run it as root or through its systemd unit"
+_NOT_PERMITTED = re.compile("not permitted|permission denied", re.IGNORECASE)
 
 ANSWER_S = 30.0
 """Compiling takes a quarter of a second; on a host that is starting up everything takes longer."""
@@ -110,6 +114,8 @@ class CapturePath:
                 self.reason = "; ".join([f"loaded by {programs.loaded_by}", *refusals])
                 return programs
             self.name = "af_packet+cbpf"
+            if any(_NOT_PERMITTED.search(refusal) for refusal in refusals):
+                refusals.append(GRANT)
             self.reason = "; ".join(["no eBPF, so packets turned away are not counted", *refusals])
             if self._choice != "auto":
                 raise CannotLoad(

@@ -117,7 +117,7 @@ class LiveSource:
 
     @property
     def notice(self) -> str | None:
-        return self._notice or self._filter.remark
+        return self._notice or self._filter.remark or self._socket.remark
 
     def read_batch(self, buffer: BatchBuffer, *, linger_ns: int, wait_ms: int, ring: int = 0) -> int:
         """See `PacketSource.read_batch`."""
@@ -152,6 +152,7 @@ class LiveSource:
         buffer.packets, buffer.data_bytes = packets, data_bytes
         buffer.interface, buffer.link_type = self.interface, self.link_type
         buffer.snaplen, buffer.filter_epoch = snaplen, epoch
+        buffer.hardware_stamps = self._socket.hardware_stamps
         return packets
 
     def apply(self, filter_text: str, snaplen: int, flows: FlowRules = EVERYTHING) -> tuple[int, int]:
@@ -195,7 +196,7 @@ class LiveSource:
                 ring.swap(time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
                 ring.swapped(time.time_ns())
                 raise _refused(error) from None
-            end_ns = time.time_ns()
+            end_ns = time.time_ns() + self._socket.stamp_error_ns
             ring.swapped(end_ns)
             self._prepared.close()
             if judge is not self._filter:

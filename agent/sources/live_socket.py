@@ -52,6 +52,12 @@ class LiveSocket(Protocol):
     received: int
     """Packets that passed the filter, as of the last `count`, dropped ones included."""
     dropped: int
+    hardware_stamps: bool
+    """Packets carry the card's time stamps, where it made one."""
+    stamp_error_ns: int
+    """How far stamps may be from the host's clock; 0: they are its own."""
+    remark: str | None
+    """What the user should know of this socket; None: nothing."""
 
     @property
     def ring(self) -> Reader:

@@ -50,6 +50,11 @@ def open_source(
     if path.name == THROUGH_LIBPCAP:
         from agent.sources.pcap import PcapSource
 
+        if config.capture_timestamps == "hardware":
+            raise SourceError(
+                "packets can't carry the card's time stamps: they come through libpcap",
+                "Set capture.timestamps to auto or software in the agent's configuration",
+            )
         return PcapSource(
             interface,
             order.filter,
@@ -78,6 +83,8 @@ def open_source(
             retire_ms=config.ring_retire_ms,
             programs=programs,
             flows=order.declared_flows,
+            timestamps=config.capture_timestamps,
+            why_classic=path.reason,
         )
     except BaseException:
         if programs is not None:

@@ -59,6 +59,9 @@ class PcapSocket:
         self.received = 0
         self.dropped = 0
         self.ring: PcapReader
+        self.hardware_stamps = False
+        self.stamp_error_ns = 0
+        self.remark: str | None = None
         self._linux = sys.platform == "linux" if linux is None else linux
         self._lock = threading.Lock()
         self._seen = (0, 0)  # ps_recv, ps_drop as last read; they have 32 bits

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 
 from agent.ebpf.programs import ProgramSet
+from agent.sources.card_stamps import AUTO, HARDWARE, SOFTWARE
 from agent.sources.live import LiveSource
 from agent.sources.ring_socket import RingSocket
 from agent.sources.socket_filter import ClassicSocketFilter, EbpfSocketFilter
@@ -22,7 +23,8 @@ class RingSource(LiveSource):
     """A `PacketSource` over a TPACKET_V3 ring. Opening it needs CAP_NET_RAW.
 
     `block_bytes`: a multiple of the page size. `programs`: those of bpf/capture.c, taken over; None: classic BPF
-    judges. See `LiveSource` for the rest.
+    judges, and `why_classic` says why to who asks for more. `timestamps`: whose, as `capture.timestamps` has it. See
+    `LiveSource` for the rest.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class RingSource(LiveSource):
         retire_ms: int = RETIRE_MS,
         programs: ProgramSet | None = None,
         flows: FlowRules = EVERYTHING,
+        timestamps: str = SOFTWARE,
+        why_classic: str = "",
     ) -> None:
         open_socket = functools.partial(
             RingSocket,
@@ -46,6 +50,11 @@ class RingSource(LiveSource):
             block_bytes=block_bytes,
             retire_ms=retire_ms,
             promiscuous=promiscuous,
+            timestamps=timestamps,
         )
-        judge = ClassicSocketFilter() if programs is None else EbpfSocketFilter(programs)
+        judge = ClassicSocketFilter(why=why_classic) if programs is None else EbpfSocketFilter(programs)
         super().__init__(interface, filter_text, snaplen, own_traffic, open_socket, judge, flows)
+        if (
+            timestamps == HARDWARE
+        ):  # what comes back under this name may be another card: capturing matters more
+            self._open = functools.partial(open_socket, timestamps=AUTO)

@@ -13,6 +13,7 @@ differ
   so `tpacket_rcv` takes the time for each socket, some hundred nanoseconds apart. No network card does that.
 
 Without the option each socket would take the time when the packet reaches it, later the more sockets there are.
+The card's own stamps are another option: `agent.sources.card_stamps`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import socket
 import struct
 
 from agent import _tpacket
+from agent.clock import CARD_CLOCK_BOUND_NS
 from agent.interfaces import LINKTYPE_OF_HARDWARE
+from agent.sources import card_stamps
 from agent.sources.source import SourceError
 from agent.tag_filter import REJECT_ALL
 
@@ -54,13 +57,27 @@ class RingSocket:
     tags_beside = True
 
     def __init__(
-        self, interface: str, *, ring_bytes: int, block_bytes: int, retire_ms: int, promiscuous: bool
+        self,
+        interface: str,
+        *,
+        ring_bytes: int,
+        block_bytes: int,
+        retire_ms: int,
+        promiscuous: bool,
+        timestamps: str = card_stamps.SOFTWARE,
     ) -> None:
-        """Open and prepare; nothing is received before `start`. SourceError with what to do about it."""
+        """Open and prepare; nothing is received before `start`. SourceError with what to do about it.
+
+        timestamps: whose, as `capture.timestamps` has it. AUTO without the card's: `remark` says why.
+        """
         self.interface = interface
         self.received = 0
         self.dropped = 0
         self.ring: _tpacket.Ring
+        self.hardware_stamps = False
+        self.stamp_error_ns = 0
+        self.remark: str | None = None
+        self._card: card_stamps.CardClock | None = None
         self._mapping: mmap.mmap | None = None
         self._ring_bytes = max(2, ring_bytes // block_bytes) * block_bytes
         self._block_bytes = block_bytes
@@ -79,6 +96,8 @@ class RingSocket:
         try:
             self.index, self.link_type, self.loopback = self._look_up()
             self._set_up(retire_ms, promiscuous)
+            if timestamps != card_stamps.SOFTWARE:
+                self._take_card_stamps(required=timestamps == card_stamps.HARDWARE)
         except BaseException:
             self._socket.close()
             raise
@@ -122,6 +141,29 @@ class RingSocket:
             membership = struct.pack("=iHH8s", self.index, _PACKET_MR_PROMISC, 0, b"")
             sock.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
 
+    def _take_card_stamps(self, *, required: bool) -> None:
+        try:
+            self._card = card_stamps.switch_on(self._socket, self.interface)
+        except card_stamps.NoCardStamps as reason:
+            if required:
+                raise SourceError(
+                    f"packets can't carry the card's time stamps: {self.interface} {reason}",
+                    "Or set capture.timestamps to auto or software in the agent's configuration",
+                ) from None
+            self.remark = f"packets carry the kernel's time stamps: {self.interface} {reason}"
+        else:
+            self.hardware_stamps, self.stamp_error_ns = True, CARD_CLOCK_BOUND_NS
+
+    def _doubt_card(self) -> None:
+        """Back to the kernel's stamps for good when the card's clock went astray."""
+        trouble = self._card.trouble() if self._card is not None else None
+        if self._card is not None and trouble is not None:
+            card_stamps.switch_off(self._socket)
+            self._card.close()
+            self._card = None
+            self.hardware_stamps = False  # what is in the ring may still be off: `stamp_error_ns` stays
+            self.remark = f"packets carry the kernel's time stamps from now on: {self.interface} {trouble}"
+
     def start(self, snaplen: int, epoch: int) -> None:
         """Map the ring and begin to receive: the filter must be attached before."""
         self._mapping = mmap.mmap(self._socket.fileno(), self._ring_bytes)
@@ -146,6 +188,7 @@ class RingSocket:
         )
         self.received += packets
         self.dropped += drops
+        self._doubt_card()
 
     def take_error(self) -> str | None:
         """See `LiveSocket.take_error`. That the interface is down isn't one: `trouble` says so."""
@@ -176,6 +219,9 @@ class RingSocket:
             self.attach(REJECT_ALL)
             self.count()
             self._mapping.close()  # it holds a descriptor of its own: the kernel frees the ring when both are closed
+        if self._card is not None:
+            self._card.close()
+            self._card = None
         self._socket.close()
 
 

@@ -76,14 +76,20 @@ class ClassicProgram:
 class ClassicSocketFilter:
     """SO_ATTACH_FILTER: works on every kernel, and counts only what passed."""
 
-    def __init__(self, remark: str | None = None) -> None:
+    def __init__(self, remark: str | None = None, *, why: str = "") -> None:
+        """why: there is no eBPF, in words that also say what to do; "" where that isn't known."""
         self.remark = remark
+        self._why = why
 
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> ClassicProgram:
         if flows.needed:
             raise FilterError(
                 "flow cut-off, sampling and a filter on the packet inside a tunnel need eBPF, and this capture is "
-                "judged by classic BPF. Install python3-bpfcc on the host, or take them out"
+                + (
+                    f"judged by classic BPF ({self._why}). Otherwise take them out"
+                    if self._why
+                    else "judged by classic BPF. Install python3-bpfcc on the host, or take them out"
+                )
             )
         return ClassicProgram(_compiled(text, snaplen, sock))
 

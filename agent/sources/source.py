@@ -107,6 +107,8 @@ class BatchBuffer:
     interface: str = field(init=False, default="")
     link_type: int = field(init=False, default=0)  # LINKTYPE_ number as in pcap files
     snaplen: int = field(init=False, default=0)
+    hardware_stamps: bool = field(init=False, default=False)
+    """The source asks for the card's stamps; which packets have one, the flag HARDWARE_STAMP says."""
     filter_epoch: int = field(init=False, default=0)
     """How many `apply` calls preceded the filter that judged this batch (0: the filter the source was opened with).
     A batch never mixes epochs, so the caller can name the right filter revision even for packets that were already in

@@ -16,12 +16,13 @@ from agent import _tpacket
 from agent.own_traffic import own_traffic_table
 from agent.sources.source import BatchBuffer
 from tests.agent.sources.live import Taken, data_of, packets_of, udp_frame
-from wire.batch import CHECKSUM_NOT_READY, CHECKSUM_VALID, VLAN_REINSERTED
+from wire.batch import CHECKSUM_NOT_READY, CHECKSUM_VALID, HARDWARE_STAMP, VLAN_REINSERTED
 
 BLOCK = 4096
 HEADER = struct.Struct("=IIIIIIHHIIHH8x")  # struct tpacket3_hdr
 ADDRESS_AT, FRAME_AT = 48, 80
 USER, CHECKSUM_LATER, VLAN, VLAN_TPID, CHECKSUM_GOOD = 1, 8, 16, 64, 128
+SOFTWARE, RAW_HARDWARE = 1 << 29, 1 << 31
 
 
 @pytest.fixture
@@ -129,9 +130,11 @@ def test_a_tag_is_put_back_and_states_become_flags(descriptors: tuple[int, int])
         ),  # before Linux 3.14
         (USER | CHECKSUM_LATER, 0, 0, frame, CHECKSUM_NOT_READY),
         (USER | CHECKSUM_GOOD, 0, 0, frame, CHECKSUM_VALID),
+        (USER | RAW_HARDWARE, 0, 0, frame, HARDWARE_STAMP),
+        (USER | SOFTWARE, 0, 0, frame, 0),
     ]
     parts = [
-        packet(frame, following=n < 3, status=status, tpid=tpid, tci=tci)
+        packet(frame, following=n < len(cases) - 1, status=status, tpid=tpid, tci=tci)
         for n, (status, tpid, tci, _, _) in enumerate(cases)
     ]
     taken = read(ring_of(bytearray(block(*parts))), descriptors, BatchBuffer())
