@@ -115,7 +115,7 @@ class CapturePath:
                 return programs
             self.name = "af_packet+cbpf"
             if any(_NOT_PERMITTED.search(refusal) for refusal in refusals):
-                refusals.append(GRANT)
+                refusals.insert(0, GRANT)
             self.reason = "; ".join(["no eBPF, so packets turned away are not counted", *refusals])
             if self._choice != "auto":
                 raise CannotLoad(

@@ -175,7 +175,8 @@ class LiveSource:
         except NotAsEbpf as reason:
             log.warning("%s: %s", self.interface, reason)
             classic = ClassicSocketFilter(
-                f"classic BPF judges from here on, so packets turned away are not counted: {reason}"
+                f"classic BPF judges from here on, so packets turned away are not counted: {reason}",
+                why=str(reason),
             )
             return classic, classic.prepare(text, snaplen, flows, self._socket)
 

@@ -132,6 +132,39 @@ def test_a_full_table_forgets_flows_and_so_keeps_more_than_asked(loaded: Program
     assert sum(bool(verdict(loaded.entry, frame)) for frame in flows[:1000]) > 900, "the oldest are not"
 
 
+def test_more_flows_than_the_table_holds_on_a_ring(pair: Pair) -> None:
+    """Each new flow is kept although the table is full; those forgotten begin anew, and the books say what was cut."""
+    left, right = pair
+    flows = FLOWS + 8000
+    with (
+        ring_on(left, "udp", FlowRules(cutoff_bytes=1)) as ring,
+        Sender(right) as sender,
+        Reader(ring) as reader,
+    ):
+        addresses = [
+            struct.pack(">BBH", 172, 16 + number // 65536, number % 65536) for number in range(flows)
+        ]
+        template = udp_frame(b"one of many")
+        sent = [template[:26] + address + template[30:] for address in addresses]
+        newest, oldest = sent[-500:], sent[:500]
+        for part in (sent, newest, oldest):
+            sender.send(*part)
+
+        def all_read() -> bool:
+            now = ring.statistics()
+            return now.received + (now.cut_off or 0) == flows + 1000 and now.in_ring == 0
+
+        wait_for(all_read, "every packet is counted and read")
+        statistics = ring.statistics()
+    taken = [each.packet.data for each in reader.taken]
+    assert taken[:flows] == sent, "the first packet of a flow was turned away"
+    again = taken[flows:]
+    assert not set(again) & set(newest), "the newest are remembered"
+    assert len(set(again) & set(oldest)) > 400, "the oldest are forgotten, and begin anew"
+    assert statistics.cut_off == 1000 - len(again)
+    assert statistics.dropped_ring == 0
+
+
 def test_cut_off_on_a_ring_counts_the_rest(pair: Pair) -> None:
     left, right = pair
     sizes = [60, 300, 700, 1000, 100]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.bpf_filter import FilterError
 from agent.ebpf import loading
 from agent.ebpf.contract import COUNTERS, SETTINGS
 from agent.ebpf.kernel import KernelRefused, load_socket_filter, read, write
@@ -21,7 +23,7 @@ from agent.ebpf.loading import LOADER, CannotLoad, CapturePath, load
 from agent.intake import Order
 from agent.settings import Config
 from agent.sources.opening import open_source
-from agent.sources.source import SourceError
+from agent.sources.source import PacketSource, SourceError
 from tests.support.ebpf import programs
 from tests.support.need import need
 from wire.session import SessionSpec
@@ -36,6 +38,10 @@ def copied(tmp_path: Path) -> Path:
     folder = tmp_path / "bpf"
     shutil.copytree(LOADER.parent, folder)
     return folder / "loader.py"
+
+
+def opened(spec: SessionSpec, path: CapturePath) -> PacketSource:
+    return open_source(spec, spec.interface, Order.declared(spec), [], Config(), path)
 
 
 def held() -> int:
@@ -151,6 +157,72 @@ def impossible_map(loader: Path) -> None:
 def other_layout(loader: Path) -> None:
     contract = loader.parent / "contract.h"
     contract.write_text(contract.read_text().replace("__u64 passed;", "__u64 passed, more;"))
+
+
+def test_without_such_maps_a_cut_off_is_refused_and_says_why(tmp_path: Path) -> None:
+    """As before Linux 4.10, which has no LRU map: no smaller table takes its place, classic BPF does."""
+    programs("bcc").close()  # type: ignore[union-attr]
+    loader = copied(tmp_path)
+    impossible_map(loader)
+    (loader.parent / "capture.o").unlink()
+    path = CapturePath(loader=loader)
+    with pytest.raises(
+        FilterError, match=r"need eBPF.*classic BPF \(no eBPF.*bcc: BCC.*Otherwise take them out"
+    ):
+        opened(SessionSpec(id="a" * 26, interface="lo", flow_cutoff_bytes=1000), path)
+    with contextlib.closing(opened(SessionSpec(id="a" * 26, interface="lo"), path)) as source:
+        assert source.statistics().filtered is None
+
+
+_UNPERMITTED = """
+from agent.bpf_filter import FilterError
+from agent.ebpf.loading import CapturePath
+from agent.intake import Order
+from agent.sources.opening import open_source
+from agent.settings import Config
+from agent.sources.source import SourceError
+from wire.session import SessionSpec
+for way, cutoff in ("auto", None), ("auto", 1000), ("object", None):
+    path, spec = CapturePath(way), SessionSpec(id="a" * 26, interface="lo", flow_cutoff_bytes=cutoff)
+    try:
+        open_source(spec, "lo", Order.declared(spec), [], Config(), path).close()
+        print("captures:", path.name, path.reason)
+    except (FilterError, SourceError) as error:
+        print("refuses:", error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (
+            "+net_raw",
+            [
+                "captures: af_packet.cbpf no eBPF",
+                "refuses: .*take them out",
+                "refuses: .*to auto",
+            ],
+        ),
+        ("+bpf", ["refuses: .*not permitted.*CAP_NET_RAW"] * 3),
+    ],
+)
+def test_what_is_not_permitted_says_what_to_grant(kept: str, said: list[str]) -> None:
+    need("setpriv")
+    programs("object").close()  # type: ignore[union-attr]
+    done = subprocess.run(
+        ["setpriv", f"--bounding-set=-all,{kept}", sys.executable, "-c", _UNPERMITTED],
+        cwd=LOADER.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(said), done.stderr
+    for line, wanted in zip(lines, said, strict=True):
+        assert re.match(wanted, line), line
+        if kept == "+net_raw":
+            assert re.search(r"CAP_BPF \(before Linux 5\.8 CAP_SYS_ADMIN\): run it as root", line), line
 
 
 def no_answer(loader: Path) -> None:

@@ -76,18 +76,20 @@ def test_the_same_as_tcpdump(open_source: Opener, pair: Pair, tmp_path: Path) ->
         os.close(descriptor)
 
 
-def test_offloaded_segments_and_jumbo_frames(open_source: Opener, tmp_path: Path) -> None:
-    """GSO hands 64 KB "packets" through a veth, their checksums unfinished; nothing of them may be lost or renamed."""
+@pytest.mark.parametrize("snaplen", [262144, 128])
+def test_offloaded_segments_and_jumbo_frames(open_source: Opener, tmp_path: Path, snaplen: int) -> None:
+    """GSO hands 64 KB "packets" through a veth, their checksums unfinished; nothing of them may be lost or renamed, and
+    one that is cut short still says how long it was."""
     with netns.pair(mtu=9000) as (left, right):
         kept = []
         for host in (left, right):
             with host.inside():
                 kept.append(forget_departure_time("veth0"))
-        ring = open_source(left)
+        ring = open_source(left, snaplen=snaplen)
         source = tmp_path / "bytes"
         source.write_bytes(os.urandom(2_000_000))
         with (
-            tcpdump(left, tmp_path / "reference.pcap"),
+            tcpdump(left, tmp_path / "reference.pcap", "-s", str(snaplen)),
             left.start("python3", "-c", _SERVER) as server,
         ):
             assert server.stdout is not None
@@ -98,6 +100,8 @@ def test_offloaded_segments_and_jumbo_frames(open_source: Opener, tmp_path: Path
         assert difference(reference, [each.packet for each in taken]) == ""
         assert max(each.packet.original_bytes for each in taken) > 30_000
         large = [each for each in taken if each.packet.original_bytes > 9100]
+        assert all(len(each.packet.data) == min(snaplen, each.packet.original_bytes) for each in large)
+        assert all(bool(each.flags & TRUNCATED) == (snaplen == 128) for each in large)
         if open_source.kind == "ring":  # libpcap doesn't say
             assert all(each.flags & CHECKSUM_NOT_READY for each in large)
         ring.close()

@@ -1,7 +1,9 @@
-"""What a host does to a capture: another MTU under way, packets without content, filters at the kernel's limit."""
+"""What a host does to a capture: another MTU under way, frames beyond any MTU, packets without content, filters at the
+kernel's limit."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +45,39 @@ def test_another_mtu_under_way(open_source: Opener, pair: Pair) -> None:
     assert data_of(drain(ring)) == [before, after, before]
     assert ring.notice is None
     ring.close()
+
+
+_UDP_SEGMENT = 103  # linux/udp.h
+
+
+@pytest.mark.parametrize("open_source", ["classic", "object", "pcap"], indirect=True)
+def test_datagrams_that_the_card_would_split(open_source: Opener) -> None:
+    """One write of 45 datagrams passes a veth as a whole (UDP GSO): 63 KB with the headers, over an MTU of 1500."""
+    with netns.pair() as (left, right):
+        ring = open_source(left, "udp")
+        payload = bytes(range(250)) * (45 * 1400 // 250)
+        with right.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 1400)
+            sender.sendto(payload, (left.address, 5000))
+        taken = data_of(drain(ring))
+        assert max(map(len, taken)) > 60_000
+        assert b"".join(data[42:] for data in taken) == payload
+        ring.close()
+
+
+@pytest.mark.parametrize("open_source", ["classic", "object", "pcap"], indirect=True)
+def test_the_largest_datagram_over_loopback(open_source: Opener) -> None:
+    """65,549 bytes with all headers: a frame that no Ethernet has, and more than 16 bits can count."""
+    with netns.namespace() as host:
+        ring = open_source(host, "udp", interface="lo")
+        payload = bytes(65_507)
+        with host.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+            sender.sendto(payload, ("127.0.0.1", 5000))
+        frames = drain(ring)
+        assert b"".join(data[14 + 20 + 8 :] for data in data_of(frames)) == payload
+        assert [each.packet.original_bytes for each in frames] == [65_549]
+        ring.close()
 
 
 def test_packets_without_content(open_source: Opener, pair: Pair) -> None:
