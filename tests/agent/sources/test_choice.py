@@ -27,7 +27,8 @@ def test_libpcap_is_taken_where_the_configuration_asks_for_it() -> None:
 _ELSEWHERE = """
 import ctypes, socket, sys
 from agent.ebpf.loading import CapturePath
-from agent.pipeline import open_source
+from agent.intake import Order
+from agent.sources.opening import open_source
 from agent.settings import Config
 from agent.sources.choice import ring_or_libpcap
 from agent.sources.source import SourceError
@@ -41,7 +42,8 @@ agent.libpcap.load.cache_clear()
 print(ring_or_libpcap("auto"))
 print(ring_or_libpcap("pcap"))
 try:
-    open_source(SessionSpec(id="a" * 26, interface="lo"), [], Config(), CapturePath("auto"))
+    spec = SessionSpec(id="a" * 26, interface="lo")
+    open_source(spec, "lo", Order.declared(spec), [], Config(), CapturePath("auto"))
 except SourceError as error:
     print(error)
 """

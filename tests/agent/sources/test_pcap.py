@@ -157,7 +157,7 @@ except SourceError as error:
 @pytest.mark.root
 def test_a_kind_of_interface_without_link_layer_is_refused(pair: Pair) -> None:
     left, _ = pair
-    with left.inside(), pytest.raises(SourceError, match="one session"):
+    with left.inside(), pytest.raises(SourceError, match="no interface any"):
         PcapSource("any", "", 1000, True)
 
 
