@@ -32,6 +32,7 @@ from hub.bus import Bus
 from hub.config import HubSettings
 from hub.ledger.ledger import Ledger
 from hub.live.feed import LiveFeed
+from hub.live.lookup import PacketLookup
 from hub.registry import AgentRecord, Registry
 from hub.web.running import Hub
 from wire.keys import SigningKey
@@ -102,6 +103,7 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
             sessions=sessions,
             presence=presence,
             live=live,
+            packets=PacketLookup(registry, bus, live.recent),
             ledger=ledger,
             export=Export(registry, bus, key),
             control=control,

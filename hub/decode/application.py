@@ -6,14 +6,14 @@ kinds of errors on damaged input.
 
 from hub.decode.packet_line import Cut, Line, ipv4, ipv6, latin, need, u8, u16, u32
 
-_DNS_TYPES = {
+DNS_TYPES = {
     1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 13: "HINFO", 15: "MX", 16: "TXT", 17: "RP", 28: "AAAA",
     29: "LOC", 33: "SRV", 35: "NAPTR", 39: "DNAME", 41: "OPT", 43: "DS", 46: "RRSIG", 47: "NSEC", 48: "DNSKEY",
     50: "NSEC3", 52: "TLSA", 64: "SVCB", 65: "HTTPS", 99: "SPF", 250: "TSIG", 251: "IXFR", 252: "AXFR", 255: "ANY",
     257: "CAA",
 }  # fmt: skip
-_DNS_ERRORS = {1: "Format error", 2: "Server failure", 3: "No such name", 4: "Not implemented", 5: "Refused"}
-_DNS_OPERATIONS = {0: "Standard query", 1: "Inverse query", 2: "Server status", 4: "Zone change notification",
+DNS_ERRORS = {1: "Format error", 2: "Server failure", 3: "No such name", 4: "Not implemented", 5: "Refused"}
+DNS_OPERATIONS = {0: "Standard query", 1: "Inverse query", 2: "Server status", 4: "Zone change notification",
                    5: "Dynamic update"}  # fmt: skip
 _MAX_LABELS = 64
 _MAX_ANSWERS = 4
@@ -37,7 +37,7 @@ def udp_application(line: Line, data: bytes, source: int, destination: int) -> N
             _dhcp6(line, data)
         elif 123 in ports:
             _ntp(line, data)
-        elif 1900 in ports and _is_http(data):
+        elif 1900 in ports and is_http(data):
             line.tell("SSDP", "udp", first_line(data))
         elif 520 in ports:
             line.tell(
@@ -67,9 +67,9 @@ def tcp_application(line: Line, data: bytes, source: int, destination: int) -> N
     try:
         if 53 in ports and len(data) > 14 and u16(data, 0, "dns") >= 12 and not u16(data, 4, "dns") & 0x0070:
             dns(line, data[2:], "DNS")
-        elif _is_tls(data):
+        elif is_tls(data):
             _tls(line, data)
-        elif _is_http(data):
+        elif is_http(data):
             line.tell("HTTP", "http", first_line(data))
         elif _is_sip(data):
             line.tell("SIP", "tcp", first_line(data))
@@ -122,7 +122,7 @@ _SIP = (
 )
 
 
-def _is_http(data: bytes) -> bool:
+def is_http(data: bytes) -> bool:
     return data.startswith(_METHODS) and b"SIP/2.0" not in data[:200].split(b"\n", 1)[0]
 
 
@@ -151,28 +151,28 @@ def dns(line: Line, data: bytes, protocol: str) -> None:
             operation, "Operation"
         )
     else:
-        name = _DNS_OPERATIONS.get(operation, f"Operation {operation}")
+        name = DNS_OPERATIONS.get(operation, f"Operation {operation}")
     text = f"{name}{' response' if bits & 0x8000 else ''} 0x{number:04x}"
     if bits & 0x8000 and bits & 15:
-        text += f" {_DNS_ERRORS.get(bits & 15, f'error {bits & 15}')}"
+        text += f" {DNS_ERRORS.get(bits & 15, f'error {bits & 15}')}"
     line.tell(protocol, "dns", text)
     offset = 12
     if questions:
-        asked, offset = _domain(data, offset)
-        asked = _netbios(asked) if protocol == "NBNS" else asked
+        asked, offset = domain(data, offset)
+        asked = netbios(asked) if protocol == "NBNS" else asked
         kind = u16(data, offset, "dns")
         line.add(f"{'NB' if protocol == 'NBNS' else _dns_type(kind)} {asked or '<Root>'}")
         offset += 4
     if questions <= 1:
         for _ in range(min(answers, _MAX_ANSWERS)):
-            owner, offset = _domain(data, offset)
+            owner, offset = domain(data, offset)
             kind, size = u16(data, offset, "dns"), u16(data, offset + 8, "dns")
             line.add(_answer(data, offset + 10, kind, size, "" if questions else owner))
             offset += 10 + size
 
 
 def _dns_type(kind: int) -> str:
-    return _DNS_TYPES.get(kind, f"TYPE{kind}")
+    return DNS_TYPES.get(kind, f"TYPE{kind}")
 
 
 def _answer(data: bytes, offset: int, kind: int, size: int, owner: str) -> str:
@@ -181,15 +181,15 @@ def _answer(data: bytes, offset: int, kind: int, size: int, owner: str) -> str:
     elif kind == 28 and size == 16:
         value = ipv6(data, offset, "dns")
     elif kind in (2, 5, 12):
-        value = _domain(data, offset)[0]
+        value = domain(data, offset)[0]
     elif kind == 15:
-        value = f"{u16(data, offset, 'dns')} {_domain(data, offset + 2)[0]}"
+        value = f"{u16(data, offset, 'dns')} {domain(data, offset + 2)[0]}"
     else:
         value = ""
     return " ".join(word for word in (_dns_type(kind), owner, value) if word)
 
 
-def _domain(data: bytes, offset: int) -> tuple[str, int]:
+def domain(data: bytes, offset: int) -> tuple[str, int]:
     """A name and the offset behind it; compression pointers followed at most _MAX_LABELS times."""
     labels: list[str] = []
     behind = -1
@@ -210,7 +210,7 @@ def _domain(data: bytes, offset: int) -> tuple[str, int]:
     raise Cut("malformed name")
 
 
-def _netbios(name: str) -> str:
+def netbios(name: str) -> str:
     """RFC 1001, 14.1: two letters per half byte."""
     first = name.split(".", 1)[0]
     if len(first) != 32 or any(not "A" <= letter <= "P" for letter in first):
@@ -219,25 +219,25 @@ def _netbios(name: str) -> str:
     return f"{raw[:15].decode('latin-1').rstrip()}<{raw[15]:02x}>"
 
 
-_TLS_VERSIONS = {0x0300: "SSLv3", 0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
-_TLS_RECORDS = {
+TLS_VERSIONS = {0x0300: "SSLv3", 0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+TLS_RECORDS = {
     20: "Change Cipher Spec",
     21: "Alert",
     22: "Handshake",
     23: "Application Data",
     24: "Heartbeat",
 }
-_TLS_HANDSHAKES = {
+TLS_HANDSHAKES = {
     0: "Hello Request", 1: "Client Hello", 2: "Server Hello", 4: "New Session Ticket", 8: "Encrypted Extensions",
     11: "Certificate", 12: "Server Key Exchange", 13: "Certificate Request", 14: "Server Hello Done",
     15: "Certificate Verify", 16: "Client Key Exchange", 20: "Finished",
 }  # fmt: skip
 
 
-def _is_tls(data: bytes) -> bool:
+def is_tls(data: bytes) -> bool:
     return (
         len(data) >= 5
-        and data[0] in _TLS_RECORDS
+        and data[0] in TLS_RECORDS
         and data[1] == 3
         and data[2] <= 4
         and u16(data, 3, "tls") <= 18432
@@ -248,18 +248,18 @@ def _tls(line: Line, data: bytes) -> None:
     version, names, offset = u16(data, 1, "tls"), [], 0
     server_name = ""
     for _ in range(8):
-        if not _is_tls(data[offset : offset + 5]):
+        if not is_tls(data[offset : offset + 5]):
             break
         kind, size = data[offset], u16(data, offset + 3, "tls")
-        name = _TLS_RECORDS[kind]
+        name = TLS_RECORDS[kind]
         if kind == 22 and offset + 5 < len(data):
             handshake = data[offset + 5]
-            name = _TLS_HANDSHAKES.get(handshake, "Encrypted Handshake Message")
+            name = TLS_HANDSHAKES.get(handshake, "Encrypted Handshake Message")
             if handshake in (1, 2):
                 version, server_name = _hello(data[offset + 5 : offset + 5 + size], version, server_name)
         names.append(name)
         offset += 5 + size
-    line.tell(_TLS_VERSIONS.get(version, "TLS"), "tls", ", ".join(names))
+    line.tell(TLS_VERSIONS.get(version, "TLS"), "tls", ", ".join(names))
     if server_name:
         line.add(f"(SNI={server_name})")
 
@@ -300,7 +300,7 @@ def _hello(data: bytes, version: int, server_name: str) -> tuple[int, str]:
     return version, server_name
 
 
-_DHCP = {1: "Discover", 2: "Offer", 3: "Request", 4: "Decline", 5: "ACK", 6: "NAK", 7: "Release", 8: "Inform"}
+DHCP = {1: "Discover", 2: "Offer", 3: "Request", 4: "Decline", 5: "ACK", 6: "NAK", 7: "Release", 8: "Inform"}
 
 
 def _dhcp(line: Line, data: bytes) -> None:
@@ -318,7 +318,7 @@ def _dhcp(line: Line, data: bytes) -> None:
                 offset += 1
                 continue
             if kind == 53:
-                name = f"DHCP {_DHCP.get(u8(data, offset + 2, 'dhcp'), 'unknown')}"
+                name = f"DHCP {DHCP.get(u8(data, offset + 2, 'dhcp'), 'unknown')}"
                 break
             offset += 2 + u8(data, offset + 1, "dhcp")
     line.tell(protocol, "udp", f"{name} - Transaction ID 0x{transaction:x}")

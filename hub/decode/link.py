@@ -3,9 +3,9 @@
 from hub.decode.network import ARP, IPV4, IPV6, arp, ipv4_layer, ipv6_layer
 from hub.decode.packet_line import Line, mac, u8, u16, u32
 
-_VLAN_TYPES = frozenset({0x8100, 0x88A8, 0x9100})
+VLAN_TYPES = frozenset({0x8100, 0x88A8, 0x9100})
 _MAX_TAGS = 4
-_ETHERTYPES = {
+ETHERTYPES = {
     0x0200: "PUP",
     0x0842: "WoL",
     0x22F3: "TRILL",
@@ -77,7 +77,7 @@ def ethernet(line: Line, data: bytes, offset: int = 0) -> None:
             line.destination = "Broadcast"
     ethertype, offset = u16(data, offset + 12, "ether"), offset + 14
     for _ in range(_MAX_TAGS):
-        if ethertype not in _VLAN_TYPES:
+        if ethertype not in VLAN_TYPES:
             break
         line.protocol = "VLAN"
         line.add(f"[VLAN {u16(data, offset, 'vlan') & 0xFFF}]")
@@ -107,7 +107,7 @@ def ether_payload(line: Line, data: bytes, offset: int, ethertype: int) -> None:
     elif ethertype == 0x88CC:
         line.tell("LLDP", "routing", f"{len(data) - offset} bytes")
     else:
-        name = _ETHERTYPES.get(ethertype)
+        name = ETHERTYPES.get(ethertype)
         line.tell(
             name or f"0x{ethertype:04x}", line.rule or "other", f"{name or 'EtherType'} 0x{ethertype:04x}"
         )

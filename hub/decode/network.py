@@ -6,7 +6,7 @@ from hub.decode.packet_line import Line, ipv4, ipv6, mac, need, u8, u16, u32
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
 _MAX_HEADERS = 12
 _MAX_TUNNELS = 4
-_PROTOCOLS = {
+PROTOCOLS = {
     0: "HOPOPT", 2: "IGMP", 3: "GGP", 8: "EGP", 9: "IGRP", 33: "DCCP", 46: "RSVP", 47: "GRE", 50: "ESP",
     51: "AH", 54: "NARP", 55: "MOBILE", 59: "No next header", 84: "IPTM", 88: "EIGRP", 89: "OSPF", 94: "IPIP",
     97: "ETHERIP", 98: "ENCAP", 103: "PIM", 108: "IPComp", 112: "VRRP", 115: "L2TP", 124: "IS-IS",
@@ -112,7 +112,7 @@ def ipv6_layer(line: Line, data: bytes, offset: int, depth: int = 0) -> None:
 def _name(protocol: int) -> str:
     return {1: "ICMP", 4: "IPIP", 6: "TCP", 17: "UDP", 41: "IPv6", 58: "ICMPv6"}.get(
         protocol
-    ) or _PROTOCOLS.get(protocol, "unknown")
+    ) or PROTOCOLS.get(protocol, "unknown")
 
 
 def _transport(line: Line, data: bytes, offset: int, protocol: int, missing: int, depth: int) -> None:
@@ -145,7 +145,7 @@ def _transport(line: Line, data: bytes, offset: int, protocol: int, missing: int
     elif protocol == 50:
         line.tell("ESP", "other", f"ESP (SPI=0x{u32(data, offset, 'esp'):08x})")
     else:
-        other = _PROTOCOLS.get(protocol)
+        other = PROTOCOLS.get(protocol)
         rule = "routing" if other in _ROUTING else "other"
         line.tell(
             other or "IP", rule, f"{other or 'unknown'} ({protocol}), {max(0, len(data) - offset)} bytes"
@@ -163,7 +163,7 @@ def _gre(line: Line, data: bytes, offset: int, depth: int) -> None:
             ipv6_layer(line, data, offset, depth + 1)
 
 
-_TCP_FLAGS = (
+TCP_FLAGS = (
     (2, "SYN"),
     (1, "FIN"),
     (4, "RST"),
@@ -189,7 +189,7 @@ def _tcp(line: Line, data: bytes, offset: int, missing: int) -> None:
         return
     payload = data[offset + header :]
     length = max(0, len(data) - offset - header) + missing
-    names = ", ".join(name for bit, name in _TCP_FLAGS if bits & bit)
+    names = ", ".join(name for bit, name in TCP_FLAGS if bits & bit)
     text = f"{source} → {destination} [{names or 'none'}] Seq={sequence}"
     if bits & 16:
         text += f" Ack={acknowledged}"
@@ -240,12 +240,12 @@ def _udp(line: Line, data: bytes, offset: int) -> None:
         udp_application(line, payload, source, destination)
 
 
-_UNREACHABLE = {
+UNREACHABLE = {
     0: "Network", 1: "Host", 2: "Protocol", 3: "Port", 4: "Fragmentation needed", 5: "Source route failed",
     9: "Network administratively prohibited", 10: "Host administratively prohibited",
     13: "Communication administratively filtered",
 }  # fmt: skip
-_ICMP = {
+ICMP = {
     0: "Echo (ping) reply", 4: "Source quench", 5: "Redirect", 8: "Echo (ping) request",
     9: "Router advertisement", 10: "Router solicitation", 12: "Parameter problem", 13: "Timestamp request",
     14: "Timestamp reply", 17: "Address mask request", 18: "Address mask reply",
@@ -256,7 +256,7 @@ def _icmp(line: Line, data: bytes, offset: int) -> None:
     line.tell("ICMP", "icmp")
     kind, code = u8(data, offset, "icmp"), u8(data, offset + 1, "icmp")
     if kind == 3:
-        line.tell("ICMP", "icmp-error", f"Destination unreachable ({_UNREACHABLE.get(code, f'code {code}')})")
+        line.tell("ICMP", "icmp-error", f"Destination unreachable ({UNREACHABLE.get(code, f'code {code}')})")
     elif kind == 11:
         line.tell(
             "ICMP",
@@ -264,15 +264,15 @@ def _icmp(line: Line, data: bytes, offset: int) -> None:
             "Time-to-live exceeded" if code == 0 else "Fragment reassembly time exceeded",
         )
     elif kind in (4, 5, 12):
-        line.tell("ICMP", "icmp-error", f"{_ICMP[kind]} (code {code})")
+        line.tell("ICMP", "icmp-error", f"{ICMP[kind]} (code {code})")
     elif kind in (0, 8):
         number, sequence = u16(data, offset + 4, "icmp"), u16(data, offset + 6, "icmp")
-        line.tell("ICMP", "icmp", f"{_ICMP[kind]}  id=0x{number:04x}, seq={sequence}")
+        line.tell("ICMP", "icmp", f"{ICMP[kind]}  id=0x{number:04x}, seq={sequence}")
     else:
-        line.tell("ICMP", "icmp", _ICMP.get(kind, f"type {kind}, code {code}"))
+        line.tell("ICMP", "icmp", ICMP.get(kind, f"type {kind}, code {code}"))
 
 
-_ICMPV6 = {
+ICMPV6 = {
     1: "Destination Unreachable", 2: "Packet Too Big", 3: "Time Exceeded", 4: "Parameter Problem",
     128: "Echo (ping) request", 129: "Echo (ping) reply", 130: "Multicast Listener Query",
     131: "Multicast Listener Report", 132: "Multicast Listener Done", 133: "Router Solicitation",
@@ -284,7 +284,7 @@ _ICMPV6 = {
 def _icmpv6(line: Line, data: bytes, offset: int) -> None:
     line.tell("ICMPv6", "icmp")
     kind, code = u8(data, offset, "icmp6"), u8(data, offset + 1, "icmp6")
-    text = _ICMPV6.get(kind, f"type {kind}, code {code}")
+    text = ICMPV6.get(kind, f"type {kind}, code {code}")
     line.tell("ICMPv6", "icmp-error" if kind < 128 else "icmp", text)
     if kind in (128, 129):
         line.add(f"id=0x{u16(data, offset + 4, 'icmp6'):04x}, seq={u16(data, offset + 6, 'icmp6')}")

@@ -36,6 +36,8 @@ class Row:
     """out, in, truncated, vlan, checksum-not-ready, priority, swap-interval."""
     observation: str
     """`agent/boot/session/lane/sequence/index`: names this packet for ever."""
+    heard_ns: int = 0
+    """When the hub got the packet's batch, by the hub's clock: where to look for it in the archive. 0: unknown."""
 
 
 def summarize(

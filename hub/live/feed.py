@@ -14,6 +14,8 @@ from nats.aio.msg import Msg
 
 from hub.bus import Bus, BusAway
 from hub.ledger.session_books import session_books
+from hub.live.observation import BatchName
+from hub.live.recent import RecentBatches
 from hub.live.viewer import MAX_ROWS, SessionTotals, Update, Viewer, WatchedSession, open_live
 from hub.registry import Registry
 from wire.batch import Kind
@@ -48,6 +50,8 @@ class LiveFeed:
         self._key = key
         self._watched: dict[str, WatchedSession] = {}
         self._viewers: set[Viewer] = set()
+        self.recent = RecentBatches()
+        """What was watched lately, for whoever opens a packet of it."""
 
     @property
     def viewers(self) -> int:
@@ -140,11 +144,12 @@ class LiveFeed:
 
     async def _on_batch(self, watched: WatchedSession, message: Msg) -> None:
         rows = max((viewer.max_rows for viewer in watched.viewers), default=0)
+        given = (message.subject, message.data, watched.keys, rows, time.time_ns())
         try:
             if len(message.data) > IN_THREAD_BYTES:
-                opened = await asyncio.to_thread(open_live, message.subject, message.data, watched.keys, rows)
+                opened = await asyncio.to_thread(open_live, *given)
             else:
-                opened = open_live(message.subject, message.data, watched.keys, rows)
+                opened = open_live(*given)
         except WireError:
             watched.unverified += 1
             return
@@ -152,6 +157,7 @@ class LiveFeed:
         watched.take_books(header.boot, header.books)
         if header.kind is not Kind.PACKETS:
             return
+        self.recent.keep(BatchName.of(header), message.data)
         now_s = time.monotonic()
         watched.take_batch(header, now_s)
         source = f"{header.session}.{header.lane}"

@@ -18,6 +18,7 @@ import numpy as np
 from hub.bus import Subscription
 from hub.decode.summary import Row, flag_words, summarize
 from hub.ledger.chains import MAX_BOOTS_PER_SESSION, books_order
+from hub.live.observation import BatchName, Observation
 from wire.batch import Header, Kind, decode_columns, open_batch
 from wire.books import Books, total
 from wire.errors import WireError
@@ -76,10 +77,17 @@ class Update:
 class LivePacket:
     """A packet that may be shown; decoded at most once, by the first viewer that shows it."""
 
-    __slots__ = ("_row", "data", "flags", "header", "index", "original_bytes", "time_ns")
+    __slots__ = ("_row", "data", "flags", "header", "heard_ns", "index", "original_bytes", "time_ns")
 
     def __init__(
-        self, header: Header, index: int, time_ns: int, original_bytes: int, flags: int, data: bytes
+        self,
+        header: Header,
+        index: int,
+        time_ns: int,
+        original_bytes: int,
+        flags: int,
+        data: bytes,
+        heard_ns: int,
     ) -> None:
         self.header = header
         self.index = index
@@ -87,6 +95,7 @@ class LivePacket:
         self.original_bytes = original_bytes
         self.flags = flags
         self.data = data
+        self.heard_ns = heard_ns
         self._row: Row | None = None
 
     def row(self) -> Row:
@@ -107,7 +116,8 @@ class LivePacket:
                 info,
                 rule,
                 flag_words(self.flags),
-                f"{header.agent}/{header.boot.hex()}/{header.session}/{header.lane}/{header.sequence}/{self.index}",
+                str(Observation(BatchName.of(header), self.index)),
+                self.heard_ns,
             )
         return self._row
 
@@ -260,8 +270,10 @@ def _by_time(item: tuple[float, LivePacket]) -> int:
     return item[1].time_ns
 
 
-def open_live(subject: str, message: bytes, keys: list[bytes], rows: int) -> tuple[Header, list[LivePacket]]:
-    """Verify a batch and take its newest `rows` packets out. WireError."""
+def open_live(
+    subject: str, message: bytes, keys: list[bytes], rows: int, heard_ns: int
+) -> tuple[Header, list[LivePacket]]:
+    """Verify a batch and take its newest `rows` packets out. heard_ns: when it came. WireError."""
     batch = None
     for index, key in enumerate(keys):
         try:
@@ -292,5 +304,7 @@ def open_live(subject: str, message: bytes, keys: list[bytes], rows: int) -> tup
     for place in range(count - first):
         start = stops[place] - sizes[place]
         piece = bytes(data[start : start + min(sizes[place], PACKET_BYTES)])
-        packets.append(LivePacket(header, first + place, times[place], originals[place], flags[place], piece))
+        packets.append(
+            LivePacket(header, first + place, times[place], originals[place], flags[place], piece, heard_ns)
+        )
     return header, packets

@@ -53,7 +53,7 @@ TITLES = {
 
 def create_litestar(hub: Hub) -> Litestar:
     """The Litestar application with every route."""
-    from hub.web.routes import account, agents, api, export, health, live, sessions
+    from hub.web.routes import account, agents, api, export, health, live, packet, sessions
 
     def with_hub(config: AppConfig) -> AppConfig:
         config.state["hub"] = hub
@@ -64,6 +64,7 @@ def create_litestar(hub: Hub) -> Litestar:
             *account.handlers,
             *agents.handlers,
             *live.handlers,
+            *packet.handlers,
             *sessions.handlers,
             *export.handlers,
             *api.handlers,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hub.archive.keeper import Keeper
     from hub.bus import Bus
     from hub.ledger.ledger import Ledger
+    from hub.live.lookup import PacketLookup
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Hub:
     sessions: "SessionControl"
     presence: "Presence"
     live: LiveFeed
+    packets: "PacketLookup"
     ledger: "Ledger"
     export: "Export"
     control: "Control"

@@ -62,6 +62,10 @@ def main() -> int:
                 "counters",
             )
             page.screenshot(path=IMAGES / "live.png")
+            rows.locator("tr", has=page.locator("td", has_text="HTTP")).first.click()
+            page.get_by_role("treeitem", name="Start line").click()
+            page.screenshot(path=IMAGES / "packet.png")
+            page.keyboard.press("Escape")
             page.goto(stand.url + "/agents")
             expect(page.get_by_test_id("agent-web1")).to_have_attribute("data-state", "online")
             page.screenshot(path=IMAGES / "agents.png")

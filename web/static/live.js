@@ -71,7 +71,8 @@
     if (scheduled) return;
     scheduled = true;
     // A hidden tab gets no animation frames; it still has to keep its bound.
-    if (document.hidden) setTimeout(draw, 250); else requestAnimationFrame(draw);
+    // Rows that come below what the reader looks at needn't come at once: a packet that is being opened goes first.
+    if (document.hidden || !following) setTimeout(draw, 250); else requestAnimationFrame(draw);
   };
 
   const follow = () => {
@@ -98,6 +99,8 @@
     if (end && !frozen) unseen = 0;
     tell();
   }, { passive: true });
+  // Whoever reads one packet doesn't want the list to run away under it.
+  feed.addEventListener("wirepool:hold", () => { following = false; tell(); });
   newRows.addEventListener("click", () => { if (frozen) setFrozen(false); follow(); scroll.focus(); });
   freeze.addEventListener("click", () => setFrozen(!frozen));
   document.getElementById("clear").addEventListener("click", () => {
