@@ -29,6 +29,7 @@ extensions = [
     extension("wire._columns", "wire/_columns.c"),
     extension("agent._payload", "agent/_payload.c"),
     extension("agent._libpcap", "agent/_libpcap.c"),
+    extension("hub.observe._observe", "hub/observe/_observe.c"),
 ]
 if sys.platform == "linux":  # AF_PACKET is Linux's
     extensions.append(extension("agent._tpacket", "agent/_tpacket.c"))

@@ -33,7 +33,13 @@ def build(root: Path, tree: Path) -> Path:
         if (root / name).is_file():
             shutil.copy(root / name, tree / name)
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], tree, {**os.environ, "CFLAGS": FLAGS})
-    names = ("agent._libpcap", "agent._payload", "agent._tpacket", "wire._columns")
+    names = (
+        "agent._libpcap",
+        "agent._payload",
+        "agent._tpacket",
+        "hub.observe._observe",
+        "wire._columns",
+    )
     probe = f"import importlib; print([importlib.import_module(name).__file__ for name in {names}])"
     loaded = run([sys.executable, "-P", "-c", probe], tree, {**os.environ, **environment(tree)})
     if loaded.count(str(tree)) != len(names):
