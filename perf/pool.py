@@ -42,7 +42,7 @@ TSHARK_SHARE = 20
 
 def batches_of(path: Path) -> list[Columns]:
     """A capture's packets as batches of about BATCH_BYTES."""
-    found = []
+    found: list[Columns] = []
     most = 4096
     with path.open("rb") as file:
         reader = CaptureReader(file.read)

@@ -36,6 +36,7 @@ class Layers(IntFlag):
     PORTS = 1 << 5
     """TCP, UDP, UDP-Lite, SCTP or DCCP: the `_port` columns are set."""
     TCP = 1 << 6
+    """A TCP header as a whole: the `tcp_` columns are set."""
     UDP = 1 << 7
     ICMP = 1 << 8
     """ICMP or ICMPv6."""
@@ -135,6 +136,7 @@ class Observations:
     ip_id: U32
     """Identification: 16 bits of IPv4, 32 of an IPv6 fragment header."""
     tcp_sequence: U32
+    """As it stands there."""
     tcp_sequence_end: U32
     """Sequence number behind this segment, modulo 2**32: payload, SYN and FIN counted."""
     tcp_acknowledgement: U32
@@ -152,8 +154,11 @@ class Observations:
     arp_operation: U16
     """1 request, 2 reply, 3 and 4 those of RARP."""
     fragment_offset_bytes: U16
+    """Where in the datagram this fragment belongs."""
     source_port: U16
+    """Of TCP, UDP, UDP-Lite, SCTP, DCCP."""
     destination_port: U16
+    """Alike."""
     tcp_flags: U16
     """12 bits: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128, AE 256."""
     tcp_window: U16
@@ -163,7 +168,9 @@ class Observations:
     icmp_sequence: U16
     """Of echo request and reply."""
     outer_source_port: U16
+    """Of the packet around the tunnel."""
     outer_destination_port: U16
+    """Alike; 4789, 8472 VXLAN, 6081 Geneve."""
     problem: U8
     """A `Problem`."""
     vlan_tags: U8
@@ -179,8 +186,11 @@ class Observations:
     ecn: U8
     """Congestion notification, 2 bits."""
     more_fragments: Bools
+    """This isn't the last fragment."""
     icmp_type: U8
+    """Of ICMP or ICMPv6, as `protocol` says."""
     icmp_code: U8
+    """Alike."""
     flow_reversed: Bools
     """The packet goes from the flow's second end to its first, as the Community ID orders them."""
     application: U8
@@ -192,7 +202,9 @@ class Observations:
     outer_version: U8
     """IP version of the packet around the tunnel; 0: no tunnel, or what is in it could not be read."""
     outer_protocol: U8
+    """47 GRE, 17 VXLAN or Geneve, 4 or 41 IP in IP."""
     outer_ttl: U8
+    """Of the packet around the tunnel."""
     source_mac: U8
     """(packets, 6)."""
     destination_mac: U8
