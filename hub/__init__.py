@@ -7,6 +7,7 @@ web/             the pages and the API; http/ serves them; their templates are i
 agents/          the conversations with agents, and the sessions they are about
 live/, ledger/, archive/    the readers of batches, none of which another can hold up
 decode/          one line per shown packet; dissect/ the whole of one that was opened
+observe/         packets to columns, for the pool
 registry/        SQLite: users, agents, sessions, what has been verified
 backbone/        the NATS server's keys, accounts, permissions, streams and configuration
 bus              the connection; cancellation, config and words stand below everything
