@@ -65,7 +65,7 @@ static int enter(const Walk *w, int kind, uint32_t id) {
     return 1;
 }
 
-/* What a GRE or Geneve header announces by its EtherType. */
+/* What a tunnel's header announces by its EtherType. */
 static void announced(Walk *w, uint32_t at, uint32_t type) {
     if (type == TYPE_BRIDGED) ethernet(w, at);
     else if (type >= FIRST_ETHERTYPE) network(w, at, type);
@@ -94,27 +94,30 @@ static void gre(Walk *w, uint32_t at) {
     else if (enter(w, TUNNEL_GRE, flags & 0x2000 ? be32(p + key_at) : 0)) announced(w, at + size, type);
 }
 
-static void vxlan(Walk *w, uint32_t at, int port) {
-    if (lacks(w, at, 8, IN_TUNNEL)) return;
-    const uint8_t *p = w->frame + at;
-    if (!(p[0] & 8)) { /* without a VNI it isn't one; on the port that Linux took before 4789 was assigned, that's all right */
-        if (port == PORT_VXLAN) note(w, BAD_TUNNEL);
-        return;
-    }
-    if (port != PORT_VXLAN && (p[0] != 8 || p[1] || p[2] || p[3] || p[7])) return;
-    if (enter(w, TUNNEL_VXLAN, be32(p + 4) >> 8)) ethernet(w, at + 8);
+/* Tunnels in UDP have nothing but a port to tell them, which a client may have by chance: what isn't exactly such a
+ * header is the datagram's payload. 1: it is one. A header that the capture cut leaves it open, which is a problem.
+ */
+static int may_be_tunnel(const Walk *w, uint32_t at, uint32_t size) {
+    return w->end >= at && w->end - at >= size && !lacks(w, at, size, IN_TUNNEL);
 }
 
-static void geneve(Walk *w, uint32_t at) {
-    if (lacks(w, at, 8, IN_TUNNEL)) return;
+static int vxlan(Walk *w, uint32_t at) {
+    if (!may_be_tunnel(w, at, 8)) return 0;
+    const uint8_t *p = w->frame + at;
+    int policy = p[0] == 0x88; /* with a group's number where zeros are otherwise: draft-smith-vxlan-group-policy */
+    if (p[7] || !(policy || (p[0] == 8 && !p[1] && !p[2] && !p[3]))) return 0;
+    if (enter(w, TUNNEL_VXLAN, be32(p + 4) >> 8)) ethernet(w, at + 8);
+    return 1;
+}
+
+static int geneve(Walk *w, uint32_t at) {
+    if (!may_be_tunnel(w, at, 8)) return 0;
     const uint8_t *p = w->frame + at;
     uint32_t size = 8 + 4u * (p[0] & 63), type = be16(p + 2);
-    if (p[0] >> 6) {
-        note(w, BAD_TUNNEL);
-        return;
-    }
-    if (lacks(w, at, size, IN_TUNNEL)) return;
+    if (p[0] >> 6 || p[1] & 63 || p[7] || (type != TYPE_BRIDGED && type != TYPE_IP4 && type != TYPE_IP6)) return 0;
+    if (!may_be_tunnel(w, at, size)) return 0;
     if (enter(w, TUNNEL_GENEVE, be32(p + 4) >> 8)) announced(w, at + size, type);
+    return 1;
 }
 
 /* Ports of the protocols that begin with them: 1 when they are there. */
@@ -184,10 +187,10 @@ static void udp(Walk *w, uint32_t at) {
     if (length) w->end = least(w->end, at + length); /* 0: longer than the field can say (RFC 2675), or before offload */
     payload(w, at + 8);
     w->in_fragment |= o->more_fragments;
-    if (o->destination_port == PORT_VXLAN || o->destination_port == PORT_VXLAN_LINUX)
-        vxlan(w, at + 8, o->destination_port);
-    else if (o->destination_port == PORT_GENEVE) geneve(w, at + 8);
-    else application(w);
+    int tunnel = 0;
+    if (o->destination_port == PORT_VXLAN || o->destination_port == PORT_VXLAN_LINUX) tunnel = vxlan(w, at + 8);
+    else if (o->destination_port == PORT_GENEVE) tunnel = geneve(w, at + 8);
+    if (!tunnel) application(w);
 }
 
 static void icmp(const Walk *w, uint32_t at) {

@@ -81,9 +81,7 @@ class Problem(IntEnum):
     """Longer than its packet, or more than 12."""
     BAD_TCP_HEADER_LENGTH = 38
     BAD_UDP_LENGTH = 39
-    BAD_TUNNEL = 40
-    """A VXLAN or Geneve header on its port that isn't one."""
-    BAD_TUNNELS = 41
+    BAD_TUNNELS = 40
     """More than 4 within each other: the columns describe the fifth's outside."""
 
 

@@ -18,7 +18,7 @@ LEAST_COMPARED = {
     "source_address": 10_000, "destination_address": 10_000, "protocol": 8_000, "ttl": 8_000, "dscp": 800,
     "ip_total_bytes": 8_000, "ip_id": 6_000, "fragment_offset_bytes": 150, "more_fragments": 100,
     "source_port": 7_000, "payload_bytes": 3_000, "tcp_flags": 5_000, "tcp_sequence": 5_000,
-    "tcp_acknowledgement": 5_000, "tcp_window": 5_000, "community_id": 7_500, "arp_operation": 2_000,
+    "tcp_acknowledgement": 3_000, "tcp_window": 5_000, "community_id": 7_500, "arp_operation": 2_000,
     "icmp_type": 150, "icmp_id": 50, "icmp_sequence": 50, "vlan_outer": 50, "vlan_inner": 2, "tunnel_id": 50,
     "source_mac": 10_000,
 }  # fmt: skip
@@ -59,5 +59,6 @@ def test_every_field_of_every_recorded_packet(captures: Path, tmp_path: Path) ->
     } == {}
     assert set(listed) - set(different) == set(), "listed, but there is no difference any more"
     assert unknown_links == set(UNKNOWN_LINK_TYPES)
-    for column, least in LEAST_COMPARED.items():
-        assert compared[column] >= least, column
+    assert {
+        column: compared[column] for column, least in LEAST_COMPARED.items() if compared[column] < least
+    } == {}
