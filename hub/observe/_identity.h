@@ -82,7 +82,7 @@ static uint64_t hashed(HashKey key, const uint64_t *words, unsigned count) {
 /* hop_hash: what a router leaves as it is. nat_hash: what address and port translation leave as well. */
 static void fingerprint(Observation *o, const uint8_t *frame, uint32_t captured, HashKey key) {
     if (o->problem && o->problem <= BAD_LINK_TYPE) return; /* a header isn't there as a whole, or not known */
-    uint32_t from = o->payload_offset, to = from + o->payload_captured_bytes; /* TCP options aren't in it: routers edit them */
+    uint32_t from = o->payload_offset, to = from + o->payload_captured_bytes; /* no TCP options: routers edit them */
     if (o->layers & HAS_ARP) to = from, from = o->network_offset; /* all of it is header; padding isn't */
     if (to > captured || from > to) return;
     uint64_t content = siphash13(key, frame + from, to - from);

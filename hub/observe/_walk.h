@@ -4,8 +4,9 @@
  * was known before stays. Tunnels are followed: the columns describe the innermost IP or ARP header that could be read,
  * the outermost is kept beside. Loops and recursion are bounded by the constants of the first enumeration.
  * Sources: IEEE 802.3 and 802.1Q, RFC 826 (ARP), 791 (IPv4), 8200 (IPv6), 4302 (AH), 9293 (TCP), 768 (UDP), 3828
- * (UDP-Lite), 9260 (SCTP), 4340 (DCCP), 792 and 4443 (ICMP), 2784 and 2890 (GRE), draft-foschiano-erspan, 7348 (VXLAN), 8926 (Geneve), 2003 and
- * 4213 (IP in IP), 3032 (MPLS), 2516 (PPPoE); link types: www.tcpdump.org/linktypes.html.
+ * (UDP-Lite), 9260 (SCTP), 4340 (DCCP), 792 and 4443 (ICMP), 2784 and 2890 (GRE), draft-foschiano-erspan, 7348
+ * (VXLAN), 8926 (Geneve), 2003 and 4213 (IP in IP), 3032 (MPLS), 2516 (PPPoE); link types:
+ * www.tcpdump.org/linktypes.html.
  */
 #ifndef WIREPOOL_WALK_H
 #define WIREPOOL_WALK_H
