@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.batcher import Origin, behind, pack
 from agent.books import SessionBooks
@@ -26,7 +26,7 @@ from agent.self_limits import NOT_SHEDDING, Shedding, Step
 from agent.sources.source import BUFFER_PACKETS, BatchBuffer, FlowRules, PacketSource, SourceError
 from agent.spool import Admission
 from agent.surroundings import Surroundings
-from wire.batch import Columns
+from wire.batch import PRIORITY, Columns
 from wire.payload import FULL, PayloadPolicy
 from wire.session import SessionSpec
 
@@ -105,6 +105,8 @@ class Intake:
     """Packets that an earlier life of the agent has delivered, of a file."""
     ring: int = 0
     """Which ring of the source."""
+    priority: bool = False
+    """The ring of what a priority rule names: nothing lingers, and each packet is flagged."""
     ending: str = field(default="", init=False)
     """Why the session must end, as far as this intake knows."""
     failure: str = field(default="", init=False)
@@ -160,9 +162,8 @@ class Intake:
             self._skip_delivered(buffer)
         while not self._finishing:
             wait_ms = _TROUBLED_WAIT_MS if source.notice is not None else _IDLE_WAIT_MS
-            packets = source.read_batch(
-                buffer, linger_ns=self.terms.linger_ns(), wait_ms=wait_ms, ring=self.ring
-            )
+            linger_ns = 0 if self.priority else self.terms.linger_ns()
+            packets = source.read_batch(buffer, linger_ns=linger_ns, wait_ms=wait_ms, ring=self.ring)
             if packets:
                 ending = self._ship(buffer) or self.terms.limit_reached()
                 if ending:
@@ -214,7 +215,10 @@ class Intake:
         around, shedding = self.terms.around, self.terms.shedding
         away = shedding.step is Step.AWAY and not self.from_file
         try:
-            columns = enforce(columns or buffer.columns(), origin.link_type, origin.payload)
+            columns = columns or buffer.columns()
+            if self.priority:
+                columns = flagged(columns)
+            columns = enforce(columns, origin.link_type, origin.payload)
             packed = pack(columns, origin, None if away else around.config.batch_compression)
         except ValueError as error:  # a source that breaks its word: nothing of it may be lost silently
             raise SourceError(f"the source gave an impossible batch: {error}") from None
@@ -235,3 +239,10 @@ class Intake:
             if admission is Admission.STOP:
                 return "the spool is full, and this session stops then"
         return ""
+
+
+def flagged(columns: Columns) -> Columns:
+    """The same with every packet's flag PRIORITY set: the whole column as one number."""
+    flags = int.from_bytes(columns.flags, "little")
+    every = int.from_bytes(PRIORITY.to_bytes(2, "little") * len(columns), "little")
+    return replace(columns, flags=(flags | every).to_bytes(2 * len(columns), "little"))

@@ -17,7 +17,7 @@ from agent.self_limits import NOT_SHEDDING, Shedding
 from agent.session import CaptureSession
 from agent.session_memory import SessionMemory
 from agent.surroundings import Surroundings
-from wire.names import Lane, check_session_id
+from wire.names import check_session_id
 from wire.session import SessionSpec
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Reconciler:
                 memory = SessionMemory.open(self._directory, check_session_id(name))
             except (ValueError, OSError):
                 continue
-            if memory.ended or not (memory.heads[Lane.BULK].known):
+            if memory.ended or not any(head.known for head in memory.heads.values()):
                 memory.forget()
             else:
                 self._begin(SessionSpec(id=name, state="stopped", interface="none"))

@@ -275,13 +275,13 @@ class CaptureSession:
     def _own_traffic(self) -> OwnTraffic:
         return self._around.own_traffic if self._wanted.exclude_own_traffic else []
 
-    def _open_lane(self, source: PacketSource) -> LaneWriter:
-        """The lane that a source's packets go into; with the first source of a session it begins."""
+    def _open_lane(self, source: PacketSource, lane: Lane) -> LaneWriter:
+        """A lane that a source's packets go into; with the first source of a session it begins."""
         self._origin = Origin(source.interface, source.link_type, source.snaplen, self.filter_revision)
         if not self._memory.started_ns:
             self._memory.started_ns = time.time_ns()
             self._memory.save()
-        return self._writer(Lane.BULK, from_file=source.clock_source == "file")
+        return self._writer(lane, from_file=source.clock_source == "file")
 
     def _writer(self, lane: Lane, *, from_file: bool = False) -> LaneWriter:
         if lane not in self._writers:  # otherwise the source was lost and is back: the lane goes on
@@ -318,6 +318,8 @@ class CaptureSession:
                     lane.overflow = wanted.overflow
             if wanted.exclude_own_traffic != self.spec.exclude_own_traffic:
                 self._taps.leave_out(self._own_traffic())
+            if wanted.priority != self.spec.priority:
+                self._taps.prioritise(wanted.priority)
             if wanted.filter_revision not in (self.filter_revision, self._refused_revision):
                 self._swap(wanted)
             self.spec = self._tried = wanted

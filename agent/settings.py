@@ -180,12 +180,22 @@ class Config:
         "`hardware`: no capture then. Asking changes a setting of the card; the link of some cards restarts by it.",
         choices=("software", "hardware", "auto"),
     )
+    capture_rings: int = _setting(
+        1,
+        "capture.rings",
+        Kind.COUNT,
+        "Threads that take packets from one interface, each with a ring of its own; a flow stays in one ring. Several "
+        "pay where one core can't keep up with compressing and signing. Each costs a thread, 1 MiB of buffers and, "
+        "together, a little time per packet; `ring.bytes` is divided among them. Not with libpcap.",
+        unit="rings",
+        bounds=(1, 32),
+    )
     ring_bytes: int = _setting(
         32 * MIB,
         "ring.bytes",
         Kind.SIZE,
-        "The kernel's ring (or libpcap's buffer) per session: what may arrive while the agent has no CPU. Counts as "
-        "resident memory.",
+        "The kernel's rings (or libpcap's buffer) per session, together: what may arrive while the agent has no CPU. "
+        "Counts as resident memory.",
         unit="bytes",
         bounds=(1 * MIB, 1 * GIB),
     )

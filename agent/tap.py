@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from agent.batcher import Origin
 from agent.bpf_filter import FilterError
 from agent.intake import Intake, Order, Terms
 from agent.lane_writer import LaneWriter
 from agent.sources.source import PacketSource
+from wire.names import Lane
+from wire.priority import PriorityRules
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +28,19 @@ class Tap:
         source: PacketSource,
         order: Order,
         terms: Terms,
-        writer: LaneWriter,
+        writer: Callable[[Lane], LaneWriter],
         *,
         skip: int = 0,
     ) -> None:
-        """asked_for: the interface's name as the session has it; "" with a file. skip: see Intake."""
+        """asked_for: the interface's name as the session has it; "" with a file or `any`. skip: see Intake."""
         self.asked_for = asked_for
         self.source = source
         self._terms = terms
         self._orders = [order]  # by filter epoch
         self._changing = threading.Lock()
+        self._writer = writer
         self._intakes = [
-            Intake(source, self._order_of, writer, terms, skip=skip, ring=ring)
+            Intake(source, self._order_of, writer(Lane.BULK), terms, skip=skip, ring=ring)
             for ring in range(source.rings)
         ]
         terms.books.open_source(source)
@@ -83,6 +87,17 @@ class Tap:
                 interval = self.source.apply(order.filter, order.snaplen, order.declared_flows)
             self._orders.append(order)
             return interval
+
+    def prioritise(self, rules: PriorityRules) -> None:
+        """Other rules, from now on; SourceError when the source can't, and then nothing has priority."""
+        self.source.prioritise(rules)
+        ring = self.source.priority_ring
+        if ring is not None and ring == len(self._intakes):
+            fresh = Intake(
+                self.source, self._order_of, self._writer(Lane.PRIO), self._terms, ring=ring, priority=True
+            )
+            fresh.start(f"intake-{self.source.interface[:6]}-p")
+            self._intakes.append(fresh)
 
     def _order_of(self, epoch: int) -> Order:
         if epoch >= len(self._orders):

@@ -24,6 +24,8 @@ from agent.session_memory import SessionMemory
 from agent.sources.source import PacketSource, SourceError
 from agent.surroundings import OwnTraffic
 from agent.tap import Tap
+from wire.names import Lane
+from wire.priority import PriorityRules
 from wire.session import ANY, MAX_SESSION_INTERFACES, SessionSpec
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class Taps:
         spec: SessionSpec,
         memory: SessionMemory,
         terms: Terms,
-        open_lane: Callable[[PacketSource], LaneWriter],
+        open_lane: Callable[[PacketSource, Lane], LaneWriter],
     ) -> None:
         self._spec = spec
         self._memory = memory
@@ -53,6 +55,8 @@ class Taps:
         """Interface → (why it isn't captured, when that was found, under which filter revision)."""
         self._none_up = False
         self._paused = False
+        self._rules = spec.priority
+        self._without_priority = ""
         self.ending = ""
         """Why the session must end, as far as its sources know."""
 
@@ -86,7 +90,7 @@ class Taps:
         elif self._none_up:
             said.append("no interface is up; packets come when one is")
         said += [f"{name} is left out: {why}" for name, (why, _, _) in self._left_out.items()]
-        return "; ".join(filter(None, said))
+        return "; ".join(filter(None, [*said, self._without_priority]))
 
     def leave_out(self, own_traffic: OwnTraffic) -> None:
         """Servers and hubs have other addresses now."""
@@ -188,9 +192,12 @@ class Taps:
         asked_for = "" if self._spec.interface == ANY else name
         from_file = source.clock_source == "file"
         skip = self._memory.packets if from_file else 0
-        tap = Tap(asked_for, source, order, self._terms, self._open_lane(source), skip=skip)
+        tap = Tap(
+            asked_for, source, order, self._terms, lambda lane: self._open_lane(source, lane), skip=skip
+        )
         self._taps.append(tap)
         tap.start()
+        self._prioritise(tap)
         if order.flows != order.declared_flows:  # what the host's limits add, where it can be followed
             tap.change(order)
         if len(self._spec.interfaces) != 1 and not from_file:
@@ -221,6 +228,18 @@ class Taps:
             self._close(tap)
             self._note_left_out(tap.source.interface, f"filter: {refusal}", order)
         return interval
+
+    def prioritise(self, rules: PriorityRules) -> None:
+        """Other rules for what goes by the priority lane, on all open sources and those to come."""
+        self._rules, self._without_priority = rules, ""
+        for tap in self._taps:
+            self._prioritise(tap)
+
+    def _prioritise(self, tap: Tap) -> None:
+        try:
+            tap.prioritise(self._rules)
+        except SourceError as error:
+            self._without_priority = f"without the priority lane: {error}"
 
     def look(self) -> None:
         """Once a second: is an interface called something else now, or in trouble?"""

@@ -10,15 +10,16 @@
  * (returns 0) or jumps on to `keep`. A load beyond the packet's end ends it inside the kernel, as in classic BPF;
  * therefore what was turned away is counted as seen - passed, not where it happens.
  *
+ * A third one, `steer`, stands before them all: it chooses the ring whose socket they then run for.
+ *
  * Socket filters (BPF_PROG_TYPE_SOCKET_FILTER): their context is stable from Linux 4.6 on, whatever headers they were
  * compiled with. No loop, no pointer into a packet, no state but the maps of contract.h.
  */
 #include "maps.h"
 
 #include "flow.h"
+#include "steer.h"
 #include "tunnel.h"
-
-#define PACKET_IS_OUTGOING 4 /* PACKET_OUTGOING in linux/if_packet.h */
 
 PROGRAM int entry(struct __sk_buff *packet) {
     struct settings *now = find_settings();
@@ -37,18 +38,8 @@ PROGRAM int entry(struct __sk_buff *packet) {
     return 0; /* no filter in its slot: nothing is let through unjudged */
 }
 
-INLINE __u64 mixed(__u64 hash, __u64 word) {
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
-    return hash ^ hash >> 32;
-}
-
-/* Which flows are kept depends on their addresses and ports alone: the same ones on every host and after a restart. */
-INLINE __u32 place_in_sample(const struct flow_key *key) {
-    __u64 hash = mixed(mixed(0, key->lower_address[0]), key->lower_address[1]);
-    hash = mixed(mixed(hash, key->upper_address[0]), key->upper_address[1]);
-    __u64 ports = (__u64)key->lower_port << 32 | (__u64)key->upper_port << 16;
-    return mixed(hash, ports | (__u64)key->protocol << 8 | key->version) >> 32;
-}
+/* Which flows are kept: the upper half of the hash. Which ring a flow goes to (steer.h) follows from the lower. */
+INLINE __u32 place_in_sample(const struct flow_key *key) { return flow_hash(key) >> 32; }
 
 PROGRAM int keep(struct __sk_buff *packet) {
     struct settings *now = find_settings();

@@ -47,4 +47,27 @@ struct flow {
     __u64 bytes; /* of the frames kept, as long as they were on the wire but for a tag beside them */
 };
 
+/* The map `steering` (BPF_MAP_TYPE_ARRAY, one entry): to which of a capture's rings a packet goes. */
+enum { BY_NETWORK = 1, BY_PORT = 2 };
+
+struct steering {
+    __u32 rings;      /* flows are spread over so many; the one behind them is for priority */
+    __u32 rules;      /* BY_NETWORK, BY_PORT: which of the two maps below hold something; 0: there is no such ring */
+    __u32 network_at; /* as in struct settings */
+    __u32 unused;
+};
+
+/* The map `priority_networks` (BPF_MAP_TYPE_LPM_TRIE): a packet to or from one of these has priority. The value is any. */
+enum { PRIORITY_NETWORKS = 10000 };
+
+struct network_key {
+    __u32 bits;       /* of the address; 96 more for IPv4 */
+    __u8 address[16]; /* IPv4 mapped, ::ffff:a.b.c.d */
+};
+
+/* The map `priority_ports` (BPF_MAP_TYPE_ARRAY, one entry): a packet to or from one of these has priority. */
+struct port_set {
+    __u8 bits[8192]; /* bit (port & 7) of byte (port >> 3) */
+};
+
 #endif

@@ -13,15 +13,9 @@ enum { TCP = 6, UDP = 17, DCCP = 33, SCTP = 132, UDP_LITE = 136 };
 
 INLINE __u32 two_bytes(const __u8 *at) { return (__u32)at[0] << 8 | at[1]; }
 
-/* The EtherType that counts, and `at` moved behind the tags; 0 when the frame ends before it. */
-INLINE __u32 network_type(struct __sk_buff *packet, __u32 *at) {
+/* The EtherType behind the tags, and `at` moved there; 0 when the frame ends before it. */
+INLINE __u32 behind_tags(struct __sk_buff *packet, __u32 type, __u32 *at) {
     __u8 bytes[2];
-    if (!*at) { /* no link header: the version tells */
-        if (load(packet, 0, bytes, 1)) return 0;
-        return bytes[0] >> 4 == 4 ? TYPE_IP4 : bytes[0] >> 4 == 6 ? TYPE_IP6 : 0;
-    }
-    if (load(packet, *at - 2, bytes, 2)) return 0;
-    __u32 type = two_bytes(bytes);
 #pragma unroll
     for (int tag = 0; tag < TAGS_WITHIN; tag++) {
         if (type != TYPE_TAG && type != TYPE_SERVICE_TAG) break;
@@ -30,6 +24,17 @@ INLINE __u32 network_type(struct __sk_buff *packet, __u32 *at) {
         type = two_bytes(bytes);
     }
     return type;
+}
+
+/* The same of a frame whose network header is said to begin `at`. */
+INLINE __u32 network_type(struct __sk_buff *packet, __u32 *at) {
+    __u8 bytes[2];
+    if (!*at) { /* no link header: the version tells */
+        if (load(packet, 0, bytes, 1)) return 0;
+        return bytes[0] >> 4 == 4 ? TYPE_IP4 : bytes[0] >> 4 == 6 ? TYPE_IP6 : 0;
+    }
+    if (load(packet, *at - 2, bytes, 2)) return 0;
+    return behind_tags(packet, two_bytes(bytes), at);
 }
 
 /* Behind IPv6 extension headers: `at` and `protocol` of what follows; `fragment` is not 0 in a fragment, behind whose
@@ -52,9 +57,9 @@ INLINE int skip_extensions(struct __sk_buff *packet, __u32 *at, __u8 *protocol, 
     return 0;
 }
 
-/* Fills `key`, which is all zeros before. 0: the packet belongs to no flow. */
-INLINE int flow_of(struct __sk_buff *packet, __u32 at, struct flow_key *key) {
-    __u32 type = network_type(packet, &at), fragment = 0;
+/* Fills `key`, which is all zeros before, by the header of this type at this place. 0: the packet belongs to no flow. */
+INLINE int flow_at(struct __sk_buff *packet, __u32 type, __u32 at, struct flow_key *key) {
+    __u32 fragment = 0;
     __u8 header[40];
     __u64 from[2] = {}, to[2] = {};
     __u8 protocol;
@@ -89,6 +94,25 @@ INLINE int flow_of(struct __sk_buff *packet, __u32 at, struct flow_key *key) {
     key->upper_port = forward ? ports[1] : ports[0];
     key->protocol = protocol;
     return 1;
+}
+
+/* The same of a frame whose network header is said to begin `at`. */
+INLINE int flow_of(struct __sk_buff *packet, __u32 at, struct flow_key *key) {
+    __u32 type = network_type(packet, &at);
+    return flow_at(packet, type, at, key);
+}
+
+INLINE __u64 mixed(__u64 hash, __u64 word) {
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
+    return hash ^ hash >> 32;
+}
+
+/* A number that depends on addresses and ports alone: the same on every host and after a restart. */
+INLINE __u64 flow_hash(const struct flow_key *key) {
+    __u64 hash = mixed(mixed(0, key->lower_address[0]), key->lower_address[1]);
+    hash = mixed(mixed(hash, key->upper_address[0]), key->upper_address[1]);
+    __u64 ports_of = (__u64)key->lower_port << 32 | (__u64)key->upper_port << 16;
+    return mixed(hash, ports_of | (__u64)key->protocol << 8 | key->version);
 }
 
 #endif

@@ -22,8 +22,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PROGRAMS = ("entry", "keep")
-MAPS = ("jumps", "settings", "counters", "flows")
+PROGRAMS = ("entry", "keep", "steer")
+MAPS = ("jumps", "settings", "counters", "flows", "steering", "priority_networks", "priority_ports")
 VERSION_FOR_BCC = str(6 << 16)
 """BCC asks the running kernel's headers for its version, and there are none; socket filters don't carry one."""
 

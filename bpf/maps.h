@@ -14,6 +14,9 @@ BPF_PROG_ARRAY(jumps, SLOTS);
 BPF_ARRAY(settings, struct settings, 1);
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
+BPF_ARRAY(steering, struct steering, 1);
+BPF_LPM_TRIE(priority_networks, struct network_key, __u32, PRIORITY_NETWORKS);
+BPF_ARRAY(priority_ports, struct port_set, 1);
 
 #define PROGRAM
 
@@ -30,6 +33,18 @@ INLINE struct counters *find_counters(void) {
 INLINE struct flow *find_flow(struct flow_key *key) { return flows.lookup(key); }
 
 INLINE void add_flow(struct flow_key *key, struct flow *flow) { flows.update(key, flow); }
+
+INLINE struct steering *find_steering(void) {
+    int first = 0;
+    return steering.lookup(&first);
+}
+
+INLINE int has_network(struct network_key *address) { return priority_networks.lookup(address) != 0; }
+
+INLINE struct port_set *find_ports(void) {
+    int first = 0;
+    return priority_ports.lookup(&first);
+}
 
 INLINE void go_to(struct __sk_buff *packet, __u32 slot) { jumps.call(packet, slot); }
 
@@ -67,6 +82,16 @@ MAP(jumps, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, SLOTS);
 MAP(settings, BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1);
 MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counters, 1);
 MAP(flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, FLOWS);
+MAP(steering, BPF_MAP_TYPE_ARRAY, __u32, struct steering, 1);
+MAP(priority_ports, BPF_MAP_TYPE_ARRAY, __u32, struct port_set, 1);
+
+struct {
+    int (*type)[BPF_MAP_TYPE_LPM_TRIE];
+    struct network_key *key;
+    __u32 *value;
+    int (*max_entries)[PRIORITY_NETWORKS];
+    int (*map_flags)[BPF_F_NO_PREALLOC];
+} priority_networks SECTION(".maps");
 
 char licence_text[] SECTION("license") = "GPL";
 
@@ -83,6 +108,18 @@ INLINE struct counters *find_counters(void) {
 INLINE struct flow *find_flow(struct flow_key *key) { return map_lookup(&flows, key); }
 
 INLINE void add_flow(struct flow_key *key, struct flow *flow) { map_update(&flows, key, flow, BPF_ANY); }
+
+INLINE struct steering *find_steering(void) {
+    __u32 first = 0;
+    return map_lookup(&steering, &first);
+}
+
+INLINE int has_network(struct network_key *address) { return map_lookup(&priority_networks, address) != 0; }
+
+INLINE struct port_set *find_ports(void) {
+    __u32 first = 0;
+    return map_lookup(&priority_ports, &first);
+}
 
 INLINE void go_to(struct __sk_buff *packet, __u32 slot) { tail_call(packet, &jumps, slot); }
 

@@ -18,6 +18,8 @@ CAN_SEVERAL_INTERFACES = "interfaces"
 """The agent takes several names, or any, for a session's interface."""
 MAX_INTERFACES = 256
 MAX_ADDRESSES = 64
+CAN_PRIORITISE = "priority"
+"""A host that steers with eBPF what `SessionSpec.priority` names into a lane of its own."""
 CAN_COUNT_FILTERED = "count-filtered"
 CAN_FLOW_RULES = "flow-rules"
 """Capabilities of a host that filters with eBPF: it knows what its filter turned away, and SessionSpec's flow_ keys."""

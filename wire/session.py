@@ -8,6 +8,7 @@ from wire import fields
 from wire.errors import WireError
 from wire.names import check_session_id
 from wire.payload import FULL, PayloadPolicy
+from wire.priority import NO_PRIORITY, PriorityRules
 
 MAX_FILTER_BYTES = 16 * 1024
 MAX_SNAPLEN = 262144
@@ -106,6 +107,9 @@ class SessionSpec:
     """With source "replay"."""
     payload: PayloadPolicy = FULL
     """What of the payload leaves the host. An agent without the capability `payload` ignores it: see hub.sessions."""
+    priority: PriorityRules = NO_PRIORITY
+    """What goes by the priority lane. Changed on the running session; an agent without the capability `priority` has
+    one lane only."""
 
     @property
     def interfaces(self) -> tuple[str, ...]:
@@ -121,6 +125,9 @@ class SessionSpec:
             del map_["filter_inside_tunnels"]
         if not self.payload.full:
             map_["payload"] = self.payload.to_map()
+        del map_["priority"]
+        if not self.priority.none:
+            map_["priority"] = self.priority.to_map()
         return map_
 
     @classmethod
@@ -131,6 +138,7 @@ class SessionSpec:
         if (source == "replay") != (replay is not None):
             raise WireError('source "replay" and the map replay go together')
         payload = fields.optional(map_, "payload", fields.submap)
+        priority = fields.optional(map_, "priority", fields.submap)
         interface = fields.text(map_, "interface", max_bytes=MAX_INTERFACE_BYTES)
         if source == "ring" and not interface:
             raise WireError("interface: a session on a ring names one")
@@ -161,6 +169,7 @@ class SessionSpec:
             created_ns=fields.integer(map_, "created_ns"),
             replay=None if replay is None else Replay.from_map(replay),
             payload=FULL if payload is None else PayloadPolicy.from_map(payload),
+            priority=NO_PRIORITY if priority is None else PriorityRules.from_map(priority),
         )
 
 

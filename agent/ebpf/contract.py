@@ -20,7 +20,15 @@ FLOW_KEY = struct.Struct("=16s16sHHBBH")
 FLOW = struct.Struct("=Q")
 """bytes."""
 
-PROGRAMS = ("entry", "keep")
+BY_NETWORK, BY_PORT = 1, 2
+STEERING = struct.Struct("=IIII")
+"""rings, rules, network_at, unused."""
+PRIORITY_NETWORKS = 10000
+NETWORK_KEY = struct.Struct("=I16s")
+"""bits, address."""
+PORTS_BYTES = 8192
+
+PROGRAMS = ("entry", "keep", "steer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +41,13 @@ class MapShape:
     entries: int
 
 
-ARRAY, PROGRAM_ARRAY, PER_CPU_ARRAY, LRU_HASH = 2, 3, 6, 9  # enum bpf_map_type
+ARRAY, PROGRAM_ARRAY, PER_CPU_ARRAY, LRU_HASH, LPM_TRIE = 2, 3, 6, 9, 11  # enum bpf_map_type
 MAPS = {
     "jumps": MapShape(PROGRAM_ARRAY, 4, 4, SLOTS),
     "settings": MapShape(ARRAY, 4, SETTINGS.size, 1),
     "counters": MapShape(PER_CPU_ARRAY, 4, COUNTERS.size, 1),
     "flows": MapShape(LRU_HASH, FLOW_KEY.size, FLOW.size, FLOWS),
+    "steering": MapShape(ARRAY, 4, STEERING.size, 1),
+    "priority_networks": MapShape(LPM_TRIE, NETWORK_KEY.size, 4, PRIORITY_NETWORKS),
+    "priority_ports": MapShape(ARRAY, 4, PORTS_BYTES, 1),
 }

@@ -23,7 +23,7 @@ _NUMBERS = {
     "loongarch64": 280,
 }
 """Of the system call, by machine (asm/unistd.h)."""
-_MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _INFO_BY_FD = 1, 2, 5, 15
+_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD, _INFO_BY_FD = 1, 2, 3, 5, 15
 _SOCKET_FILTER = 1  # BPF_PROG_TYPE_SOCKET_FILTER
 _INSTRUCTION_BYTES = 8
 _LOG_BYTES = 1 << 20
@@ -71,12 +71,21 @@ def _load(instructions: bytes, log: ctypes.Array[ctypes.c_char] | None) -> int:
     return _call(_PROG_LOAD, attributes, "loading a filter")
 
 
-def write(map_descriptor: int, key: int, value: bytes) -> None:
-    """Set the value under a u32 key. Atomic for the packets that come by."""
-    packed, room = struct.pack("=I", key), ctypes.create_string_buffer(value, len(value))
-    place = ctypes.create_string_buffer(packed, len(packed))
+def write(map_descriptor: int, key: int | bytes, value: bytes) -> None:
+    """Set the value under a u32 key, or one of other layout. Atomic for the packets that come by."""
+    packed = struct.pack("=I", key) if isinstance(key, int) else key
+    place, room = (
+        ctypes.create_string_buffer(packed, len(packed)),
+        ctypes.create_string_buffer(value, len(value)),
+    )
     attributes = struct.pack("=I4xQQQ", map_descriptor, ctypes.addressof(place), ctypes.addressof(room), 0)
     _call(_MAP_UPDATE, attributes, "writing to a map")
+
+
+def delete(map_descriptor: int, key: bytes) -> None:
+    """Take an entry out; KernelRefused (ENOENT) when there is none."""
+    place = ctypes.create_string_buffer(key, len(key))
+    _call(_MAP_DELETE, struct.pack("=I4xQ", map_descriptor, ctypes.addressof(place)), "deleting from a map")
 
 
 def read(map_descriptor: int, key: int, value_bytes: int) -> bytes:

@@ -22,7 +22,7 @@ from pathlib import Path
 from agent.ebpf.contract import MAPS, PROGRAMS
 from agent.ebpf.programs import ProgramSet, WrongPrograms
 from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP, ring_or_libpcap
-from wire.report import CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE
+from wire.report import CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE, CAN_PRIORITISE
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class CapturePath:
         """As the report lists them, with what else the agent can do."""
         if not self._on_a_ring:
             return ("libpcap",) if self.name == THROUGH_LIBPCAP else ()
-        return ("ring", CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE) if self.is_ebpf else ("ring",)
+        return ("ring", CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE, CAN_PRIORITISE) if self.is_ebpf else ("ring",)
 
     def probe(self) -> None:
         """Find out by doing it once, so that `name` and `reason` are true before the first session."""

@@ -14,16 +14,23 @@ from typing import NamedTuple
 
 from agent.ebpf import kernel
 from agent.ebpf.contract import (
+    BY_NETWORK,
+    BY_PORT,
     COUNTERS,
     MAPS,
+    NETWORK_KEY,
+    PORTS_BYTES,
     PROGRAMS,
     SETTINGS,
     SLOT_FILTER,
     SLOT_INNER_ETHERNET,
     SLOT_INNER_IP,
     SLOT_KEEP,
+    STEERING,
 )
 from agent.ebpf.translate import NotAsEbpf, translate
+from wire.payload import Ranges
+from wire.priority import Network, PriorityRules
 
 
 class WrongPrograms(Exception):
@@ -58,6 +65,15 @@ class Counters(NamedTuple):
     cut_off: int
 
 
+class Steering(NamedTuple):
+    """struct steering of bpf/contract.h."""
+
+    rings: int = 1
+    rules: int = 0
+    network_at: int = 14
+    unused: int = 0
+
+
 class Filter:
     """Loaded filter programs, by slot, and the settings that belong to them. Close it when it is replaced."""
 
@@ -78,13 +94,15 @@ class Filter:
 
 
 class ProgramSet:
-    """`entry` is to be attached to one socket. Not thread-safe but for `counters`."""
+    """`entry` is to be attached to the sockets of one capture. Not thread-safe but for `counters`."""
 
     def __init__(self, descriptors: Mapping[str, int], loaded_by: str) -> None:
         """Takes the descriptors over. WrongPrograms when a map isn't as agreed."""
         self.loaded_by = loaded_by
         self._descriptors = dict(descriptors)
         self._settings = Settings()
+        self._steering = Steering()
+        self._networks: frozenset[bytes] = frozenset()
         try:
             if self._descriptors.keys() != {*PROGRAMS, *MAPS}:
                 raise WrongPrograms(f"programs and maps are {sorted(self._descriptors)}")
@@ -155,6 +173,35 @@ class ProgramSet:
         raw = kernel.read(self._map("counters"), 0, COUNTERS.size * self._values)
         return Counters(*map(sum, zip(*COUNTERS.iter_unpack(raw), strict=True)))
 
+    @property
+    def steer(self) -> int:
+        """Descriptor of the program that chooses a packet's ring."""
+        return self._descriptors["steer"]
+
+    def spread(self, rings: int, network_at: int) -> None:
+        """Over how many rings flows are spread, once they are all there."""
+        self._steering = self._steering._replace(rings=rings, network_at=network_at)
+        kernel.write(self._map("steering"), 0, STEERING.pack(*self._steering))
+
+    def prioritise(self, rules: PriorityRules) -> None:
+        """Other rules, while packets flow: meanwhile one may be judged by either. KernelRefused: some are in force, and
+        a further call sets it right. Only once there is a ring for them."""
+        wanted = frozenset(_network_key(network) for network in rules.networks)
+        self._write_rules(self._networks | wanted, rules)  # of a map that is being filled both hold
+        for key in self._networks - wanted:
+            kernel.delete(self._map("priority_networks"), key)
+            self._networks -= {key}
+        for key in wanted - self._networks:
+            kernel.write(self._map("priority_networks"), key, bytes(4))
+            self._networks |= {key}
+        kernel.write(self._map("priority_ports"), 0, _port_bits(rules.ports))
+        self._write_rules(self._networks, rules)
+
+    def _write_rules(self, networks: frozenset[bytes], rules: PriorityRules) -> None:
+        flags = (BY_NETWORK if networks else 0) | (BY_PORT if rules.ports else 0)
+        self._steering = self._steering._replace(rules=flags)
+        kernel.write(self._map("steering"), 0, STEERING.pack(*self._steering))
+
     def close(self) -> None:
         """Let go of programs and maps. Idempotent. Only when the socket is closed: without the descriptor of the map
         of programs the kernel empties its slots."""
@@ -176,6 +223,21 @@ class ProgramSet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _network_key(network: Network) -> bytes:
+    """struct network_key: IPv4 as ::ffff:a.b.c.d, so that one trie has both."""
+    packed = network.network_address.packed
+    if network.version == 4:
+        return NETWORK_KEY.pack(96 + network.prefixlen, bytes(10) + b"\xff\xff" + packed)
+    return NETWORK_KEY.pack(network.prefixlen, packed)
+
+
+def _port_bits(ports: Ranges) -> bytes:
+    bits = 0
+    for first, last in ports:
+        bits |= ((1 << last - first + 1) - 1) << first
+    return bits.to_bytes(PORTS_BYTES, "little")
 
 
 def _packed(descriptor: int) -> bytes:

@@ -14,13 +14,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from agent.bpf_filter import FilterError
 from agent.ebpf.translate import NotAsEbpf
 from agent.own_traffic import own_traffic_table
-from agent.sources.live_socket import END_ERROR, LiveSocket
+from agent.sources.live_socket import END_ERROR, LiveSocket, Reader, Steering
 from agent.sources.socket_filter import ClassicSocketFilter, Prepared, SocketFilter
 from agent.sources.source import (
     CLOCK_HOST,
@@ -32,6 +32,7 @@ from agent.sources.source import (
 )
 from agent.sources.wake import Wake
 from agent.tag_filter import REJECT_ALL
+from wire.priority import PriorityRules
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,15 @@ class _Totals:
     invalid: int = 0
 
 
+@dataclass(slots=True)
+class _Ring:
+    """One socket and what its reader needs."""
+
+    socket: LiveSocket
+    reading: threading.Lock = field(default_factory=threading.Lock)
+    wake: Wake = field(default_factory=Wake)
+
+
 class LiveSource:
     """A `PacketSource`. Opening it needs the right to capture; SourceError or FilterError say what is wrong otherwise.
 
@@ -63,7 +73,6 @@ class LiveSource:
     """
 
     clock_source: Literal["host", "file"] = CLOCK_HOST
-    rings = 1
     finished = False
 
     def __init__(
@@ -75,7 +84,11 @@ class LiveSource:
         open_socket: Callable[[], LiveSocket],
         judge: SocketFilter,
         flows: FlowRules = EVERYTHING,
+        *,
+        rings: int = 1,
+        steering: Steering | None = None,
     ) -> None:
+        """rings: flows are spread over so many sockets. steering: does that, and priority; None: only one socket."""
         self.interface = interface
         """What it is called now."""
         self.snaplen = snaplen
@@ -88,27 +101,95 @@ class LiveSource:
         self._paused = False
         self._closed = False
         self._fatal: SourceError | None = None
-        # `_changing` is held for a filter change, `_reading` for a whole read; `_control` for moments, after those.
-        self._reading = threading.Lock()
+        # `_changing` is held for a filter change, a ring's `reading` for a whole read; `_control` for moments, after.
         self._changing = threading.Lock()
         self._control = threading.Lock()
         self._counted_s = self._looked_s = time.monotonic()
         self._filter = judge
+        self._bulk_rings = rings
+        self._steering = steering
+        self.priority_ring: int | None = None
+        """Which ring has the packets with priority, once there are rules."""
+        self._rings: list[_Ring] = []
         with contextlib.ExitStack() as undo:
             undo.callback(self._filter.close)
-            self._socket = self._open()
-            undo.callback(self._socket.close)
-            self.link_type = self._socket.link_type
-            self._filter, self._prepared = self._prepare(filter_text, snaplen, flows)
+            sockets = [self._open()]
+            undo.callback(_close_all, sockets)
+            sockets += [self._open() for _ in range(rings - 1)]
+            self.link_type = sockets[0].link_type
+            self._filter, self._prepared = self._prepare(filter_text, snaplen, flows, sockets[0])
             undo.callback(self._prepared.close)
             try:
-                self._filter.put(self._prepared, self._socket)
-                self._socket.start(snaplen, 0)
+                self._receive(sockets)
             except OSError as error:
                 raise _refused(error) from None
             undo.pop_all()
-        self._wake = Wake()
+        self._rings = [_Ring(sock) for sock in sockets]
         self._look_after_interface()
+
+    def _receive(self, sockets: list[LiveSocket]) -> None:
+        """From here on each packet reaches one of them. OSError when the kernel refuses."""
+        if len(sockets) == 1:
+            self._filter.put(self._prepared, sockets)
+        else:  # none may take what another one will: nothing passes before all share
+            for sock in sockets:
+                sock.attach(REJECT_ALL)
+        for sock in sockets:
+            sock.start(self.snaplen, self.epoch)
+            if self._steering is not None:
+                self._steering.join(sock)
+        if self._steering is not None:
+            self._steering.spread(sockets[0], self._bulk_rings)
+        if len(sockets) > 1:
+            self._filter.put(self._prepared, sockets)
+
+    @property
+    def rings(self) -> int:
+        """See `PacketSource.rings`."""
+        return len(self._rings)
+
+    @property
+    def _socket(self) -> LiveSocket:
+        """The first one: they are alike in all but their packets."""
+        return self._rings[0].socket
+
+    @property
+    def _sockets(self) -> list[LiveSocket]:
+        return [ring.socket for ring in self._rings]
+
+    def prioritise(self, rules: PriorityRules) -> None:
+        """See `PacketSource.prioritise`."""
+        with self._changing:
+            self._check_open()
+            if self._steering is None or not self._steering.can_prioritise:
+                if rules.none:
+                    return
+                raise SourceError("it needs eBPF", "The Agents page says why this host captures without")
+            if self.priority_ring is None:
+                if rules.none:
+                    return
+                self._add_priority_ring()
+            try:
+                self._steering.prioritise(rules)
+            except OSError as error:
+                raise SourceError(f"the kernel refused the rules ({error.strerror})") from None
+
+    def _add_priority_ring(self) -> None:
+        """One more socket in the group, to which no packet is steered yet."""
+        assert self._steering is not None
+        fresh = self._open()
+        with self._control:
+            try:
+                fresh.attach(REJECT_ALL)
+                fresh.start(self.snaplen, self.epoch)
+                self._steering.join(fresh)
+                if not self._paused:
+                    self._filter.put(self._prepared, [fresh])
+            except (OSError, SourceError):
+                fresh.close()
+                raise
+            self._rings.append(_Ring(fresh))
+            self.priority_ring = len(self._rings) - 1
 
     @property
     def index(self) -> int:
@@ -126,14 +207,15 @@ class LiveSource:
                 f"a buffer of {buffer.data_capacity_bytes} bytes can't hold a packet of {self.snaplen}"
             )
         buffer.packets = buffer.data_bytes = 0
-        with self._reading:
+        mine = self._rings[ring]
+        with mine.reading:
             if self._closed:
                 raise SourceError(f"the capture on {self.interface} is closed")
             if self._fatal is not None:
                 raise self._fatal
-            packets, data_bytes, end, epoch, snaplen = self._socket.ring.read(
-                self._socket.fileno(),
-                self._wake.fileno(),
+            packets, data_bytes, end, epoch, snaplen = mine.socket.ring.read(
+                mine.socket.fileno(),
+                mine.wake.fileno(),
                 self._own,
                 (
                     buffer.timestamp_ns,
@@ -159,7 +241,7 @@ class LiveSource:
         """See `PacketSource.apply`. Takes SWAP_DELAY_S. While paused the new filter waits for `resume`."""
         with self._changing:
             self._check_open()
-            judge, prepared = self._prepare(filter_text, snaplen, flows)
+            judge, prepared = self._prepare(filter_text, snaplen, flows, self._socket)
             try:
                 start_ns, end_ns = self._exchange(judge, prepared, snaplen)
             except BaseException:
@@ -168,43 +250,49 @@ class LiveSource:
         self.wake()
         return start_ns, end_ns
 
-    def _prepare(self, text: str, snaplen: int, flows: FlowRules) -> tuple[SocketFilter, Prepared]:
+    def _prepare(
+        self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket
+    ) -> tuple[SocketFilter, Prepared]:
         """Compiled for the way in use, or for classic BPF where the kernel takes this filter only so."""
         try:
-            return self._filter, self._filter.prepare(text, snaplen, flows, self._socket)
+            return self._filter, self._filter.prepare(text, snaplen, flows, sock)
         except NotAsEbpf as reason:
             log.warning("%s: %s", self.interface, reason)
             classic = ClassicSocketFilter(
                 f"classic BPF judges from here on, so packets turned away are not counted: {reason}",
                 why=str(reason),
             )
-            return classic, classic.prepare(text, snaplen, flows, self._socket)
+            return classic, classic.prepare(text, snaplen, flows, sock)
 
     def _exchange(self, judge: SocketFilter, prepared: Prepared, snaplen: int) -> tuple[int, int]:
+        """On all rings within one interval."""
         with self._control:
-            start_ns, ring = time.time_ns(), self._socket.ring
-            ring.swap(start_ns, snaplen, self.epoch + 1)
+            start_ns, readers = time.time_ns(), self._readers()
+            _swap(readers, start_ns, snaplen, self.epoch + 1)
         if not self._paused:
             time.sleep(SWAP_DELAY_S)
         with self._control:
-            if self._socket.ring is not ring:  # the interface came back meanwhile
-                ring = self._socket.ring
-                ring.swap(time.time_ns(), snaplen, self.epoch + 1)
+            if self._readers() != readers:  # the interface came back meanwhile
+                readers = self._readers()
+                _swap(readers, time.time_ns(), snaplen, self.epoch + 1)
             try:
                 if not self._paused:
-                    judge.put(prepared, self._socket)
+                    judge.put(prepared, self._sockets)
             except OSError as error:
-                ring.swap(time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
-                ring.swapped(time.time_ns())
+                _swap(readers, time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
+                _swapped(readers, time.time_ns())
                 raise _refused(error) from None
             end_ns = time.time_ns() + self._socket.stamp_error_ns
-            ring.swapped(end_ns)
+            _swapped(readers, end_ns)
             self._prepared.close()
             if judge is not self._filter:
                 self._filter.close()
             self._filter, self._prepared = judge, prepared
             self.snaplen, self.epoch = snaplen, self.epoch + 1
         return start_ns, end_ns
+
+    def _readers(self) -> list[Reader]:
+        return [ring.socket.ring for ring in self._rings]
 
     def leave_out(self, own_traffic: list[tuple[str, int]]) -> None:
         """See `PacketSource.leave_out`. In force from the next `read_batch` on."""
@@ -214,34 +302,35 @@ class LiveSource:
         """See `PacketSource.pause`."""
         with self._control:
             self._check_open()
-            self._socket.attach(REJECT_ALL)
+            for sock in self._sockets:
+                sock.attach(REJECT_ALL)
             self._paused = True
 
     def resume(self) -> None:
         """See `PacketSource.resume`."""
         with self._control:
             self._check_open()
-            self._filter.put(self._prepared, self._socket)
+            self._filter.put(self._prepared, self._sockets)
             self._paused = False
 
     def statistics(self) -> SourceStatistics:
         """See `PacketSource.statistics`."""
         with self._control:
-            captured, own, invalid = (
-                self._socket.ring.counters()
-            )  # before the kernel's: in_ring can't go negative
+            counted = self._counted()  # before the kernel's: in_ring can't go negative
             if not self._closed:
-                self._socket.count()
+                for sock in self._sockets:
+                    sock.count()
                 self._counted_s = time.monotonic()
-            past, sock = self._past, self._socket
+            past = self._past
+            received = past.received + sum(sock.received for sock in self._sockets)
+            dropped = past.dropped + sum(sock.dropped for sock in self._sockets)
             left_out = self._filter.left_out(final=self._closed)
-            received, dropped = past.received + sock.received, past.dropped + sock.dropped
             statistics = SourceStatistics(
                 received=received,
                 dropped_ring=dropped,
-                own_traffic=past.own + own,
-                dropped_invalid=past.invalid + invalid,
-                captured=past.captured + captured,
+                own_traffic=past.own + counted.own,
+                dropped_invalid=past.invalid + counted.invalid,
+                captured=past.captured + counted.captured,
                 filtered=left_out.filtered,
                 sampled_out=left_out.sampled_out,
                 cut_off=left_out.cut_off,
@@ -250,17 +339,42 @@ class LiveSource:
                 return _with_dropped(statistics)
             return statistics
 
+    def _counted(self) -> _Totals:
+        """What the open rings' readers have seen."""
+        sums = _Totals()
+        for reader in self._readers():
+            captured, own, invalid = reader.counters()
+            sums.captured += captured
+            sums.own += own
+            sums.invalid += invalid
+        return sums
+
     def look(self) -> None:
         """See `PacketSource.look`."""
         with self._control:
-            if not self._closed:
-                self.interface = self._socket.name() or self.interface
+            if self._closed:
+                return
+            self.interface = self._socket.name() or self.interface
+            removed = len(self._rings) > 1 and self._socket.trouble() == "removed"
+        if removed and not self.statistics().in_ring:
+            self._reopen_all()
+
+    def _reopen_all(self) -> None:
+        """As a single ring's reader does by itself, for several: none may be reading meanwhile."""
+        self.wake()
+        with contextlib.ExitStack() as held:
+            for ring in self._rings:
+                held.enter_context(ring.reading)
+            with self._control:
+                if not self._closed:
+                    self._reopen()
 
     def wake(self) -> None:
         """See `PacketSource.wake`."""
         with self._control:
             if not self._closed:
-                self._wake.set()
+                for ring in self._rings:
+                    ring.wake.set()
 
     def close(self) -> None:
         """See `PacketSource.close`."""
@@ -269,13 +383,18 @@ class LiveSource:
             self._close()
 
     def _close(self) -> None:
-        with self._reading, self._control:
-            if not self._closed:
+        with contextlib.ExitStack() as held:
+            for ring in self._rings:
+                held.enter_context(ring.reading)
+            with self._control:
+                if self._closed:
+                    return
                 self._closed = True
-                self._socket.close()
+                _close_all(self._sockets)
                 self._prepared.close()
                 self._filter.close()
-                self._wake.close()
+                for ring in self._rings:
+                    ring.wake.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -298,42 +417,63 @@ class LiveSource:
                     f"interface {self.interface} was removed; "
                     f"packets go on when {self._asked_for} exists again"
                 )
-                if drained and time.monotonic() - self._looked_s > _REOPEN_EVERY_S:
+                if drained and len(self._rings) == 1 and time.monotonic() - self._looked_s > _REOPEN_EVERY_S:
                     self._looked_s = time.monotonic()
                     self._reopen()
 
     def _reopen(self) -> None:
-        """The interface of that name may be another one now: a new socket, whose counts go on where the old ended."""
+        """The interface of that name may be another one now: new sockets, whose counts go on where the old ended."""
+        fresh: list[LiveSocket] = []
         try:
-            fresh = self._open()
+            fresh.extend(self._open() for _ in self._rings)
         except SourceError:
+            _close_all(fresh)
             return
-        if fresh.link_type != self.link_type:
-            fresh.close()
+        if fresh[0].link_type != self.link_type:
+            _close_all(fresh)
             self._fatal = SourceError(
-                f"interface {self.interface} came back with link type {fresh.link_type} instead of {self.link_type}",
+                f"interface {self.interface} came back with link type {fresh[0].link_type} instead of {self.link_type}",
                 "Start a new session on it",
             )
             return
+        if self._steering is not None:
+            self._steering.restart()
         try:
+            self._receive(fresh)
             if self._paused:
-                fresh.attach(REJECT_ALL)
-            else:
-                self._filter.put(self._prepared, fresh)
-            fresh.start(self.snaplen, self.epoch)
-        except OSError:
-            fresh.close()
+                for sock in fresh:
+                    sock.attach(REJECT_ALL)
+        except (OSError, SourceError):
+            _close_all(fresh)
             return  # gone again
-        old, past = self._socket, self._past
-        captured, own, invalid = old.ring.counters()
-        old.close()
-        past.received += old.received
-        past.captured += captured
-        past.own += own
-        past.invalid += invalid
-        past.dropped += old.received - captured - own - invalid  # the ring's drops, and what was still in it
-        self._socket, self.interface = fresh, self._asked_for
+        counted, past, old = self._counted(), self._past, self._sockets
+        _close_all(old)
+        received = sum(sock.received for sock in old)
+        past.received += received
+        past.captured += counted.captured
+        past.own += counted.own
+        past.invalid += counted.invalid
+        # the ring's drops, and what was still in it
+        past.dropped += received - counted.captured - counted.own - counted.invalid
+        for ring, sock in zip(self._rings, fresh, strict=True):
+            ring.socket = sock
+        self.interface = self._asked_for
         self._notice = None
+
+
+def _close_all(sockets: list[LiveSocket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+def _swap(readers: list[Reader], start_ns: int, snaplen: int, epoch: int) -> None:
+    for reader in readers:
+        reader.swap(start_ns, snaplen, epoch)
+
+
+def _swapped(readers: list[Reader], end_ns: int) -> None:
+    for reader in readers:
+        reader.swapped(end_ns)
 
 
 def _with_dropped(statistics: SourceStatistics) -> SourceStatistics:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from typing_extensions import Buffer
 
+from wire.priority import PriorityRules
+
 END_FULL, END_TIME, END_WOKEN, END_EPOCH, END_ERROR = range(5)
 """Why `Reader.read` returned, as agent/_batch.h has it: the batch is full; time is over; woken; the next packet belongs
 to a newer filter; the socket reports an error."""
@@ -94,4 +96,29 @@ class LiveSocket(Protocol):
 
     def close(self) -> None:
         """Stop receiving, count for the last time, free everything. Idempotent; no thread may be reading."""
+        ...
+
+
+class Steering(Protocol):
+    """How several sockets on one interface share its packets, so that each reaches one of them."""
+
+    @property
+    def can_prioritise(self) -> bool:
+        """Whether packets can be told apart by rules."""
+        ...
+
+    def join(self, sock: LiveSocket) -> None:
+        """A socket that receives becomes one of them, behind those that joined before. SourceError when refused."""
+        ...
+
+    def spread(self, sock: LiveSocket, rings: int) -> None:
+        """Flows go to the first so many."""
+        ...
+
+    def prioritise(self, rules: PriorityRules) -> None:
+        """Packets that a rule names go to the one behind those. OSError when the kernel refuses."""
+        ...
+
+    def restart(self) -> None:
+        """The sockets are being replaced: those that join now share anew."""
         ...

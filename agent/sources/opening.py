@@ -85,6 +85,7 @@ def open_source(
             flows=order.declared_flows,
             timestamps=config.capture_timestamps,
             why_classic=path.reason,
+            rings=config.capture_rings,
         )
     except BaseException:
         if programs is not None:

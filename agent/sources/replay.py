@@ -30,6 +30,7 @@ from agent.sources.source import (
 from agent.tag_filter import REJECT_ALL
 from wire.capture_file import CaptureInterface, CaptureReader, Filled
 from wire.errors import WireError
+from wire.priority import PriorityRules
 
 _FOR_EVER_NS = 2**64 - 1
 _CHUNK_PACKETS = 4096
@@ -47,6 +48,7 @@ class ReplaySource:
 
     clock_source: Literal["host", "file"] = CLOCK_FILE
     rings = 1
+    priority_ring: int | None = None
     index = 0
 
     def __init__(
@@ -154,6 +156,11 @@ class ReplaySource:
 
     def leave_out(self, own_traffic: list[tuple[str, int]]) -> None:
         """Nothing to do: see the class."""
+
+    def prioritise(self, rules: PriorityRules) -> None:
+        """A file has one lane."""
+        if not rules.none:
+            raise SourceError("priority rules are for live captures: a file is replayed in its order")
 
     def pause(self) -> None:
         """See `PacketSource.pause`: the file waits where it is."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from agent.ebpf.programs import ProgramSet
 from agent.sources.card_stamps import AUTO, HARDWARE, SOFTWARE
+from agent.sources.fanout import Fanout
 from agent.sources.live import LiveSource
 from agent.sources.ring_socket import RingSocket
 from agent.sources.socket_filter import ClassicSocketFilter, EbpfSocketFilter
@@ -42,18 +43,32 @@ class RingSource(LiveSource):
         flows: FlowRules = EVERYTHING,
         timestamps: str = SOFTWARE,
         why_classic: str = "",
+        rings: int = 1,
     ) -> None:
+        """rings: `ring_bytes` is divided among so many, each with a reader of its own."""
         open_socket = functools.partial(
             RingSocket,
             interface,
-            ring_bytes=ring_bytes,
+            ring_bytes=ring_bytes // rings,
             block_bytes=block_bytes,
             retire_ms=retire_ms,
             promiscuous=promiscuous,
             timestamps=timestamps,
         )
         judge = ClassicSocketFilter(why=why_classic) if programs is None else EbpfSocketFilter(programs)
-        super().__init__(interface, filter_text, snaplen, own_traffic, open_socket, judge, flows)
+        # With eBPF a lone socket is a group too: one for priority may join it while packets flow.
+        steering = Fanout(programs) if programs is not None or rings > 1 else None
+        super().__init__(
+            interface,
+            filter_text,
+            snaplen,
+            own_traffic,
+            open_socket,
+            judge,
+            flows,
+            rings=rings,
+            steering=steering,
+        )
         if (
             timestamps == HARDWARE
         ):  # what comes back under this name may be another card: capturing matters more

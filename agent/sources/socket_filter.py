@@ -6,6 +6,7 @@ refused changes nothing. `put` makes it the one in force, atomically, on the soc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,8 +51,8 @@ class SocketFilter(Protocol):
         """Compile. FilterError with the reason when libpcap refuses; NotAsEbpf when only classic BPF will do."""
         ...
 
-    def put(self, prepared: Prepared, sock: LiveSocket) -> None:
-        """Put in force on an open socket. OSError: the one before stays in force."""
+    def put(self, prepared: Prepared, sockets: Sequence[LiveSocket]) -> None:
+        """Put in force on all open sockets of one capture. OSError: the one before stays in force."""
         ...
 
     def left_out(self, *, final: bool) -> LeftOut:
@@ -93,9 +94,10 @@ class ClassicSocketFilter:
             )
         return ClassicProgram(_compiled(text, snaplen, sock))
 
-    def put(self, prepared: Prepared, sock: LiveSocket) -> None:
+    def put(self, prepared: Prepared, sockets: Sequence[LiveSocket]) -> None:
         assert isinstance(prepared, ClassicProgram)
-        sock.attach(prepared.code)
+        for sock in sockets:
+            sock.attach(prepared.code)
 
     def left_out(self, *, final: bool) -> LeftOut:
         return LeftOut()
@@ -139,14 +141,15 @@ class EbpfSocketFilter:
             self._newest[1].close()
             self._newest = None
 
-    def put(self, prepared: Prepared, sock: LiveSocket) -> None:
+    def put(self, prepared: Prepared, sockets: Sequence[LiveSocket]) -> None:
         from agent.ebpf.programs import Filter
         from agent.sources.ring_socket import RingSocket
 
         assert isinstance(prepared, Filter)
-        assert isinstance(sock, RingSocket)
         self._programs.use(prepared)
-        sock.attach_ebpf(self._programs.entry)
+        for sock in sockets:
+            assert isinstance(sock, RingSocket)
+            sock.attach_ebpf(self._programs.entry)
 
     def left_out(self, *, final: bool) -> LeftOut:
         """While packets come a processor may be between two counters: then no number goes back, and `filtered` may be

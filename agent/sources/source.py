@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from wire.batch import Columns
+from wire.priority import PriorityRules
 
 # A batch of the target size in data, and at most as many packets as keep the columns beside it below the body's limit:
 # 512 KiB + 16384 * 18 bytes < 1 MiB.
@@ -144,7 +145,12 @@ class PacketSource(Protocol):
     )
     snaplen: int  # bytes kept of each packet, its VLAN tag included
     clock_source: Literal["host", "file"]
-    rings: int  # how many threads may read, one per ring; a file has one
+    priority_ring: int | None  # which ring has the packets that a priority rule names; None: there is none
+
+    @property
+    def rings(self) -> int:
+        """How many threads may read, one per ring; a file has one. Grows by one with the first priority rules."""
+        ...
 
     @property
     def index(self) -> int:
@@ -182,6 +188,13 @@ class PacketSource(Protocol):
 
     def leave_out(self, own_traffic: list[tuple[str, int]]) -> None:
         """Replace the (IP address, port) pairs whose TCP and UDP packets are counted but not captured."""
+        ...
+
+    def prioritise(self, rules: PriorityRules) -> None:
+        """Packets that a rule names come out of a ring of their own from here on, never of another one.
+
+        SourceError when this source can't tell them apart; then none has priority.
+        """
         ...
 
     def pause(self) -> None:

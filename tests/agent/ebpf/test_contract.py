@@ -23,8 +23,17 @@ _FIELDS = {
         ),
     ),
     "flow": (contract.FLOW, ("bytes",)),
+    "steering": (contract.STEERING, ("rings", "rules", "network_at", "unused")),
+    "network_key": (contract.NETWORK_KEY, ("bits", "address")),
+    "port_set": (struct.Struct(f"={contract.PORTS_BYTES}s"), ("bits",)),
 }
-_CONSTANTS = {name: getattr(contract, name) for name in ("SLOT_FILTER", "SLOT_KEEP", "SLOTS", "FLOWS")}
+_CONSTANTS = {
+    name: getattr(contract, name)
+    for name in (
+        *("SLOT_FILTER", "SLOT_KEEP", "SLOTS", "FLOWS"),
+        *("BY_NETWORK", "BY_PORT", "PRIORITY_NETWORKS"),
+    )
+}
 
 
 def test_sizes_offsets_and_slots_agree(tmp_path: Path) -> None:

@@ -149,9 +149,7 @@ def test_two_capabilities_are_enough(way: str) -> None:
 def impossible_map(loader: Path) -> None:
     """As a kernel answers that doesn't know a kind of map."""
     maps = loader.parent / "maps.h"
-    maps.write_text(
-        maps.read_text().replace("flows, FLOWS);\n\n#define PROGRAM\n", "flows, 0);\n\n#define PROGRAM\n")
-    )
+    maps.write_text(maps.read_text().replace("struct flow, flows, FLOWS);", "struct flow, flows, 0);"))
 
 
 def other_layout(loader: Path) -> None:
