@@ -13,7 +13,7 @@ from wire.payload import Ranges, merged
 
 MAX_NETWORKS = 10_000
 MAX_PORT_RANGES = 1_000
-MAX_TEXT_BYTES = 512 * 1024
+MAX_TEXT_BYTES = 192 * 1024
 """Of a text, before it is taken apart."""
 _PACKED_BYTES = {4: 5, 6: 17}
 

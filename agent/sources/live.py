@@ -234,7 +234,7 @@ class LiveSource:
         buffer.packets, buffer.data_bytes = packets, data_bytes
         buffer.interface, buffer.link_type = self.interface, self.link_type
         buffer.snaplen, buffer.filter_epoch = snaplen, epoch
-        buffer.hardware_stamps = self._socket.hardware_stamps
+        buffer.hardware_stamps = mine.socket.hardware_stamps
         return packets
 
     def apply(self, filter_text: str, snaplen: int, flows: FlowRules = EVERYTHING) -> tuple[int, int]:

@@ -21,7 +21,8 @@ from hub.registry import AgentRecord, ConflictError, Registry, SessionRecord
 from wire.control import MAX_ENVELOPE_BYTES
 from wire.names import new_session_id
 from wire.payload import FULL, PayloadPolicy
-from wire.report import CAN_CUT_PAYLOAD, CAN_SEVERAL_INTERFACES, Report
+from wire.priority import NO_PRIORITY, PriorityRules
+from wire.report import CAN_CUT_PAYLOAD, CAN_PRIORITISE, CAN_SEVERAL_INTERFACES, Report
 from wire.session import ANY, MAX_SESSIONS, MAX_SNAPLEN, Replay, SessionSpec, interface_names
 
 log = logging.getLogger(__name__)
@@ -74,18 +75,21 @@ class SessionControl:
         exclude_own_traffic: bool = True,
         replay: Replay | None = None,
         payload: PayloadPolicy = FULL,
+        priority: PriorityRules = NO_PRIORITY,
         user: str,
     ) -> str:
         """Record a session that the agent shall run and return its id.
 
         interface: one name, several with commas between, or any. ConflictError also when the agent hasn't said that it
-        obeys a payload policy, or has said nothing of several interfaces, and that is asked for.
+        obeys a payload policy, or said that it can't take several interfaces or has no priority lane, and that is
+        asked for.
         """
         record = self._registry.agents.require(agent)
         if source == "ring":
             interface = ",".join(interface_names(interface))
             _check_interfaces(record, interface)
         _check_payload(record, payload)
+        _check_priority(record, priority)
         if not record.enabled:
             raise ConflictError(f"agent {agent!r} is disabled: enable it before it can capture")
         if len(self._registry.sessions.all(agent=agent, active_only=True)) >= MAX_SESSIONS:
@@ -113,6 +117,7 @@ class SessionControl:
             created_ns=time.time_ns(),
             replay=replay,
             payload=payload,
+            priority=priority,
         )
         SessionSpec.from_map(spec.to_map())  # every bound, whoever built the spec
         self._check_room(agent, spec)
@@ -170,6 +175,19 @@ class SessionControl:
             self._registry.sessions.replace_spec(session, changed)
             return changed.filter_revision
 
+    def change_priority(self, session: str, priority: PriorityRules) -> None:
+        """Other rules for the priority lane, in force without another filter revision. Each packet goes by one lane."""
+        with self._registry.transaction():
+            spec = self._active_spec(session)
+            changed = dataclasses.replace(spec, priority=priority)
+            if changed == spec:
+                return
+            SessionSpec.from_map(changed.to_map())
+            agent = self._registry.sessions.require(session).agent
+            _check_priority(self._registry.agents.require(agent), priority)
+            self._check_room(agent, changed)
+            self._registry.sessions.replace_spec(session, changed)
+
     def _check_room(self, agent: str, spec: SessionSpec) -> None:
         """All sessions of an agent go to it in one envelope. ConflictError when this one doesn't fit any more."""
         others = self._registry.sessions.all(agent=agent, active_only=True)
@@ -178,7 +196,7 @@ class SessionControl:
         if size > MAX_SPECS_BYTES:
             raise ConflictError(
                 f"the sessions of agent {agent!r} would take {size} bytes together, and {MAX_SPECS_BYTES} can be sent: "
-                "shorten a filter or stop a session"
+                "shorten a filter or a list of priority rules, or stop a session"
             )
 
     def _step(self, session: str, state: Literal["running", "paused", "stopped"]) -> None:
@@ -279,6 +297,18 @@ def _check_interfaces(agent: AgentRecord, interface: str) -> None:
         raise ConflictError(
             f"agent {agent.id!r} (version {report.version}) captures on one interface per session: "
             "update it, or start a session for each"
+        )
+
+
+def _check_priority(agent: AgentRecord, priority: PriorityRules) -> None:
+    """An agent that has said it has no way to prioritise would send all by one lane. ConflictError then."""
+    if priority.none:
+        return
+    report = stored_body(agent.report, Report.from_map)
+    if report is not None and CAN_PRIORITISE not in report.capabilities:
+        raise ConflictError(
+            f"agent {agent.id!r} has no priority lane: that needs eBPF "
+            f"({report.capture_path_reason or report.capture_path})"
         )
 
 

@@ -66,6 +66,7 @@ class SessionView:
             "snaplen": spec.snaplen if spec else None,
             "flow_cutoff_bytes": spec.flow_cutoff_bytes if spec else None,
             "flow_sampling": spec.flow_sampling if spec else None,
+            "priority": spec.priority.text if spec else None,
             "payload": spec.payload.to_map() if spec else None,
             "applied_payload": self.applied_payload.to_map() if self.applied_payload is not None else None,
             "requested_by": record.requested_by,

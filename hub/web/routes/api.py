@@ -23,6 +23,7 @@ from hub.web.session_view import matches, view
 from wire.errors import WireError
 from wire.names import check_agent_id, check_session_id
 from wire.payload import FULL, PayloadPolicy
+from wire.priority import NO_PRIORITY, PriorityRules, parse
 from wire.report import CAN_FLOW_RULES, CAN_LOOK_INSIDE
 from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
@@ -73,6 +74,15 @@ def _payload(body: dict[str, Any]) -> PayloadPolicy | None:
         return PayloadPolicy.from_map(value)
     except WireError as refused:
         raise ClientException(f"payload: {refused}", status_code=422) from None
+
+
+def _priority(body: dict[str, Any]) -> PriorityRules | None:
+    if body.get("priority") is None:
+        return None
+    try:
+        return parse(_text(body, "priority"))
+    except WireError as refused:
+        raise ClientException(str(refused), status_code=422) from None
 
 
 @get("/api/session")
@@ -154,8 +164,8 @@ def _session_json(hub: Hub, session_id: str) -> dict[str, Any]:
 
 @post("/api/sessions", status_code=201)
 async def start_session_json(request: AnyRequest) -> dict[str, Any]:
-    """Start one session: agent, interface; optional filter, snaplen, payload, flow cut-off and sampling, promiscuous,
-    overflow, limits, retention."""
+    """Start one session: agent, interface; optional filter, snaplen, payload, priority (as text), flow cut-off,
+    sampling, promiscuous, overflow, limits, retention."""
     hub = hub_of(request)
     body = await _body(request)
     known = {
@@ -165,6 +175,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         "snaplen",
         "filter_inside_tunnels",
         "payload",
+        "priority",
         "promiscuous",
         "overflow",
         "exclude_own_traffic",
@@ -198,6 +209,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         overflow=_text(body, "overflow", "drop_oldest"),  # type: ignore[arg-type]
         exclude_own_traffic=_flag(body, "exclude_own_traffic", True),
         payload=_payload(body) or FULL,
+        priority=_priority(body) or NO_PRIORITY,
         user=web_session(request).user,
         **limits,  # type: ignore[arg-type]
     )
@@ -218,7 +230,7 @@ def _order(name: str) -> Any:
 @post("/api/sessions/{session_id:str}/filter", status_code=200)
 async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> dict[str, Any]:
     """Change `filter` and, if given, `filter_inside_tunnels`, `snaplen`, `flow_cutoff_bytes` (0: none),
-    `flow_sampling` and `payload`."""
+    `flow_sampling`, `payload` and `priority`."""
     hub = hub_of(request)
     body = await _body(request)
     record = hub.registry.sessions.require(check_session_id(session_id))
@@ -236,6 +248,9 @@ async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> 
     inside = _flag(body, "filter_inside_tunnels", record.spec.filter_inside_tunnels)
     if inside and (why := cannot(hub, [record.agent], CAN_LOOK_INSIDE)):
         raise ClientException(why, status_code=422)
+    rules = _priority(body)
+    if rules is not None:
+        hub.sessions.change_priority(record.id, rules)
     hub.sessions.change_filter(record.id, text, snaplen, flows, _payload(body), inside)
     hub.declarer.wake()
     return {"session": _session_json(hub, record.id)}

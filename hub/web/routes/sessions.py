@@ -19,6 +19,7 @@ from hub.web.running import Hub, hub_of
 from hub.web.session_view import SessionView, matches, view
 from wire.errors import WireError
 from wire.names import check_session_id
+from wire.priority import parse
 from wire.report import CAN_LOOK_INSIDE
 from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
@@ -162,6 +163,8 @@ async def filter_form(request: AnyRequest, session_id: FromPath[str]) -> Respons
         flow_cutoff_bytes=str(one.record.spec.flow_cutoff_bytes or ""),
         flow_sampling=str(one.record.spec.flow_sampling or ""),
         payload=payload_texts(one.record.spec.payload),
+        priority=one.record.spec.priority.text,
+        priority_error="",
         error="",
         payload_error="",
     )
@@ -169,7 +172,8 @@ async def filter_form(request: AnyRequest, session_id: FromPath[str]) -> Respons
 
 @post("/sessions/{session_id:str}/filter", status_code=200)
 async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
-    """Swap filter, snaplen, flow rules, payload: an empty answer closes the panel; what is refused comes back so."""
+    """Swap filter, snaplen, flow rules, payload, priority: an empty answer closes the panel; what is refused comes
+    back so."""
     hub = hub_of(request)
     one = _require(hub, session_id)
     form = await request.form()
@@ -187,6 +191,11 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
         policy = read_payload(*payload.values()) if payload["payload_policy"] else None  # absent: as it is
     except WireError as refused:
         payload_error = str(refused)
+    priority_text, priority_error, rules = form.get("priority"), "", None
+    try:
+        rules = parse(str(priority_text)) if priority_text is not None else None  # absent: as it is
+    except WireError as refused:
+        priority_error = f"{refused}."
     error = "" if snaplen else f"Bytes of each packet: a whole number from 1 to {MAX_SNAPLEN}."
     if cutoff_text and not cutoff_bytes:
         error = f"Bytes of each flow: a whole number from 1 to {MAX_FLOW_CUTOFF_BYTES}, or nothing."
@@ -199,13 +208,15 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
             hub, [(one.record.agent, one.record.spec.interface)], text, snaplen or MAX_SNAPLEN
         )
         error = verdict.text if verdict.kind == "error" else ""
-    if not error and not payload_error:
+    if not error and not payload_error and not priority_error:
         try:
+            if rules is not None:
+                hub.sessions.change_priority(one.record.id, rules)
             flows = FlowOptions(cutoff_bytes, one_in)
             hub.sessions.change_filter(one.record.id, text, snaplen, flows, policy, inside)
         except WireError as refused:
             error = f"{refused}"
-    if error or payload_error:
+    if error or payload_error or priority_error:
         return hub.pages.fragment(
             "fragments/filter_form.html",
             status=422,
@@ -216,6 +227,8 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
             flow_cutoff_bytes=cutoff_text,
             flow_sampling=sampling_text,
             payload=payload,
+            priority=str(priority_text or ""),
+            priority_error=priority_error,
             error=error,
             payload_error=payload_error,
         )

@@ -12,6 +12,7 @@ from hub.agents.presence import AgentStatus
 from hub.web.payload_form import PAYLOAD_FIELDS, read_payload
 from hub.web.running import Hub
 from wire.errors import WireError
+from wire.priority import MAX_TEXT_BYTES, parse
 from wire.report import CAN_FLOW_RULES, CAN_LOOK_INSIDE, InterfaceReport
 from wire.session import (
     MAX_FILTER_BYTES,
@@ -59,6 +60,7 @@ class StartForm:
     payload_policy: str = "full"
     payload_keep_bytes: str = ""
     payload_ports_without: str = ""
+    priority: str = ""
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -72,6 +74,7 @@ class StartForm:
             or not self.exclude_own_traffic
             or self.filter_inside_tunnels
             or self.payload_policy != "full"
+            or bool(self.priority)
         )
 
 
@@ -117,6 +120,7 @@ def read(form: FormMultiDict) -> StartForm:
     result.payload_policy = str(form.get("payload_policy", "full"))
     result.payload_keep_bytes = str(form.get("payload_keep_bytes", "")).strip()[:32]
     result.payload_ports_without = str(form.get("payload_ports_without", "")).strip()[:512]
+    result.priority = str(form.get("priority", "")).strip()[: MAX_TEXT_BYTES + 1]
     for name in NUMBERS:
         setattr(result, name, str(form.get(name, "")).strip()[:32])
     return result
@@ -167,6 +171,10 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
         options["payload"] = read_payload(*(form[name] for name in PAYLOAD_FIELDS))
     except WireError as refused:
         errors["payload"] = str(refused)
+    try:
+        options["priority"] = parse(form.priority)
+    except WireError as refused:
+        errors["priority"] = f"{refused}."
     if errors:
         return None, errors
     return Order(dict(form.interfaces), options), errors
