@@ -77,7 +77,11 @@ class CapturePath:
         """As the report lists them, with what else the agent can do."""
         if not self._on_a_ring:
             return ("libpcap",) if self.name == THROUGH_LIBPCAP else ()
-        return ("ring", CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE, CAN_PRIORITISE) if self.is_ebpf else ("ring",)
+        return (
+            ("ring", CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE, CAN_PRIORITISE)
+            if self.is_ebpf
+            else ("ring",)
+        )
 
     def probe(self) -> None:
         """Find out by doing it once, so that `name` and `reason` are true before the first session."""
