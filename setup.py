@@ -13,12 +13,12 @@ FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-decla
 LIMITED_API: list[tuple[str, str | None]] = [("Py_LIMITED_API", "0x030B0000")]
 
 
-def extension(name: str, source: str) -> Extension:
-    """One C file to one module that every later Python loads."""
+def extension(name: str, source: str, *others: str) -> Extension:
+    """One C file to one module that every later Python loads. others: what it includes from elsewhere."""
     return Extension(
         name,
         [source],
-        depends=[str(path) for path in sorted(Path(source).parent.glob("*.h"))],
+        depends=[*(str(path) for path in sorted(Path(source).parent.glob("*.h"))), *others],
         extra_compile_args=FLAGS,
         define_macros=LIMITED_API,
         py_limited_api=True,
@@ -33,6 +33,7 @@ extensions = [
 ]
 if sys.platform == "linux":  # AF_PACKET is Linux's
     extensions.append(extension("agent._tpacket", "agent/_tpacket.c"))
+    extensions.append(extension("agent._flows", "agent/_flows.c", "bpf/contract.h"))
 
 subprocess.run([sys.executable, "bpf/compile.py"], cwd=Path(__file__).resolve().parent, check=False)
 setup(ext_modules=extensions, options={"bdist_wheel": {"py_limited_api": "cp311"}})

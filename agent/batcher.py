@@ -77,6 +77,14 @@ class Packed:
     captured_bytes: int
     original_bytes: int
     hardware_stamps: bool = False
+    kind: Kind = Kind.PACKETS
+    flow_packets: int = 0
+    """Counted in its flow records."""
+
+    @classmethod
+    def of_flows(cls, body: Body, origin: Origin, packets: int, first_ns: int, last_ns: int) -> Packed:
+        """Flow records of so many packets, counted in that time; it holds no packets."""
+        return cls(body, _fields(origin, first_ns, last_ns), 0, 0, 0, kind=Kind.FLOWS, flow_packets=packets)
 
     @property
     def size(self) -> int:
@@ -140,8 +148,8 @@ class Chain:
         self._steps = None if from_file else StepWatch()
 
     def seal_packets(self, packed: Packed, books: Books) -> tuple[Record, bytes]:
-        """The next batch: (record for the spool, message)."""
-        return self._seal(Kind.PACKETS, packed.fields, packed.body, books, card=packed.hardware_stamps)
+        """The next batch, of packets or flow records: (record for the spool, message)."""
+        return self._seal(packed.kind, packed.fields, packed.body, books, card=packed.hardware_stamps)
 
     def seal_closing(self, origin: Origin, reason: str, books: Books) -> tuple[Record, bytes]:
         """The batch that ends the lane. Nothing may follow it."""
@@ -217,12 +225,18 @@ class Chain:
 
 _RECORD_KINDS = {
     Kind.PACKETS: RecordKind.PACKETS,
+    Kind.FLOWS: RecordKind.PACKETS,  # to the spool a batch like others, of no packets
     Kind.TOMBSTONE: RecordKind.TOMBSTONE,
     Kind.CLOSING: RecordKind.CLOSING,
 }
 
 
 def _empty_fields(origin: Origin, reason: str, first_ns: int, last_ns: int) -> dict[str, Any]:
+    return _fields(origin, first_ns, last_ns) | {"reason": reason.encode()[:256].decode(errors="ignore")}
+
+
+def _fields(origin: Origin, first_ns: int, last_ns: int) -> dict[str, Any]:
+    """Of a batch without packets."""
     return {
         "first_timestamp_ns": first_ns,
         "last_timestamp_ns": last_ns,
@@ -233,7 +247,6 @@ def _empty_fields(origin: Origin, reason: str, first_ns: int, last_ns: int) -> d
         "link_type": origin.link_type,
         "snaplen": origin.snaplen,
         "filter_revision": origin.filter_revision,
-        "reason": reason.encode()[:256].decode(errors="ignore"),
     }
 
 

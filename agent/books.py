@@ -1,8 +1,8 @@
 """The books of one session in this boot, added up from where each number is kept.
 
 The sources count what the kernel saw, the spool's lanes what was spooled, acknowledged or replaced; here is only what
-lies between: the packets a full spool turned away.  A session may have several sources at once, and open and close them
-at any time (an interface went and came back); the counts go on.
+lies between: the packets a full spool turned away, and what became of the flow counters.  A session may have several
+sources at once, and open and close them at any time (an interface went and came back); the counts go on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class SessionBooks:
 
     def __init__(self) -> None:
         self.dropped_newest = 0
+        self.flows_shipped = 0
+        self.flows_own = 0
         self._lock = threading.Lock()
         self._before: SourceStatistics | None = None
         """The last figures of sources that are closed."""
@@ -82,6 +84,10 @@ class SessionBooks:
             filtered=statistics.filtered,
             sampled_out=statistics.sampled_out,
             cut_off=statistics.cut_off,
+            flows_counted=statistics.flows_counted,
+            flows_unattributed=statistics.flows_unattributed,
+            flows_own=None if statistics.flows_counted is None else self.flows_own,
+            flows_shipped=None if statistics.flows_counted is None else self.flows_shipped,
         )
 
 
@@ -96,12 +102,15 @@ def _new_of(source: PacketSource, earlier: int) -> SourceStatistics:
 
 
 def _sum(several: Iterable[SourceStatistics | None]) -> SourceStatistics:
-    """A number that one of them didn't count is not counted in the sum either; None stands for no source at all."""
+    """A number that one of them didn't count is not counted in the sum either, but for flows: those that any of them
+    counted. None stands for no source at all."""
     present = [one for one in several if one is not None]
     if not present:
         return SourceStatistics()
     sums: dict[str, int | None] = {}
     for member in fields(SourceStatistics):
         values = [getattr(one, member.name) for one in present]
-        sums[member.name] = None if None in values else sum(values)
+        counted = [value for value in values if value is not None]
+        enough = counted if member.name.startswith("flows_") else len(counted) == len(values)
+        sums[member.name] = sum(counted) if enough else None
     return SourceStatistics(**sums)  # type: ignore[arg-type]

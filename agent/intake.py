@@ -55,7 +55,9 @@ class Order:
     @classmethod
     def declared(cls, spec: SessionSpec) -> Order:
         """All that a session asks for."""
-        flows = FlowRules(spec.flow_cutoff_bytes, spec.flow_sampling or 1, spec.filter_inside_tunnels)
+        flows = FlowRules(
+            spec.flow_cutoff_bytes, spec.flow_sampling or 1, spec.filter_inside_tunnels, spec.flow_records
+        )
         return cls(spec.filter, spec.snaplen, flows, flows, spec.filter_revision, spec.payload)
 
 

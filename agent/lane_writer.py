@@ -85,6 +85,7 @@ class LaneWriter:
                 return Admission.DROP_NEWEST
             admission = self._around.spool.admit(self.lane, packed.size)
             if admission is Admission.ACCEPTED:
+                self._books.flows_shipped += packed.flow_packets
                 self._count(packed)  # before the memory is saved: an import goes on behind what it counts
                 record, message = self._chain.seal_packets(packed, self._read_books(entering=packed.packets))
                 self._append(record, message, packed.size)

@@ -164,6 +164,7 @@ class CaptureSession:
             boot=self._around.boot,
             started_ns=self._memory.started_ns,
             payload=self.terms.may_leave(self._in_force_payload),
+            flow_records=self._taps.counts_flows,
             lanes=self._heads(),
         )
 
@@ -267,7 +268,10 @@ class CaptureSession:
 
     def _each_second(self) -> None:
         """What is looked after at leisure: sources that came, went or ended."""
+        counted = self._taps.counts_flows
         self._taps.look()
+        if self._taps.counts_flows != counted:
+            self._around.changed()
         self._taps.tend(self._in_force, self._own_traffic())
         if self.state not in ("running", "paused"):
             self._become("running" if self._taps.open else "starting", self._taps.notice)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from agent.batcher import Origin
 from agent.bpf_filter import FilterError
+from agent.flow_records import FlowRecords
 from agent.intake import Intake, Order, Terms
 from agent.lane_writer import LaneWriter
 from agent.sources.source import PacketSource
@@ -43,6 +44,7 @@ class Tap:
             Intake(source, self._order_of, writer(Lane.BULK), terms, skip=skip, ring=ring)
             for ring in range(source.rings)
         ]
+        self._flows = FlowRecords(terms.books, writer(Lane.BULK), terms.around.config.batch_compression)
         terms.books.open_source(source)
 
     def start(self) -> None:
@@ -110,6 +112,15 @@ class Tap:
         order, source = self._orders[-1], self.source
         return Origin(source.interface, source.link_type, source.snaplen, order.revision)
 
+    @property
+    def counts_flows(self) -> bool:
+        """Flows are counted now."""
+        return self._flows.counting
+
+    def ship_flows(self) -> None:
+        """Once a second: what was counted of flows since then, if it is asked for."""
+        self._flows.look(self.source, self.origin(), wanted=self._orders[-1].flows.counted)
+
     def finish(self) -> None:
         """Deliver what was accepted, and end; `close` waits for it."""
         for intake in self._intakes:
@@ -122,4 +133,5 @@ class Tap:
             if intake.alive:
                 log.error("the intake on %s does not end", self.source.interface)
         self.source.close()
+        self._flows.finish(self.source, self.origin())
         self._terms.books.close_source(self.source)

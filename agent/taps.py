@@ -92,6 +92,11 @@ class Taps:
         said += [f"{name} is left out: {why}" for name, (why, _, _) in self._left_out.items()]
         return "; ".join(filter(None, [*said, self._without_priority]))
 
+    @property
+    def counts_flows(self) -> bool:
+        """At least one source does."""
+        return any(tap.counts_flows for tap in list(self._taps))
+
     def leave_out(self, own_traffic: OwnTraffic) -> None:
         """Servers and hubs have other addresses now."""
         for tap in list(self._taps):
@@ -242,9 +247,10 @@ class Taps:
             self._without_priority = f"without the priority lane: {error}"
 
     def look(self) -> None:
-        """Once a second: is an interface called something else now, or in trouble?"""
+        """Once a second: is an interface called something else now, or in trouble? What has been counted of flows?"""
         for tap in self._taps:
             tap.source.look()
+            tap.ship_flows()
 
     def finish(self) -> str:
         """Deliver what was accepted and close everything; return why the session must end, if it must."""

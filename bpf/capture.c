@@ -20,6 +20,7 @@
 #include "flow.h"
 #include "steer.h"
 #include "tunnel.h"
+#include "flow_counters.h"
 
 PROGRAM int entry(struct __sk_buff *packet) {
     struct settings *now = find_settings();
@@ -27,6 +28,7 @@ PROGRAM int entry(struct __sk_buff *packet) {
     if (!now || !count) return 0; /* can't be: both maps have their one entry for good */
     if (now->once_outgoing && packet->pkt_type == PACKET_IS_OUTGOING) return 0;
     count->seen++;
+    if (now->count_flows) count_flow(packet, now, count);
     if (now->look_inside) {
         __u32 inner_at = now->network_at;
         int inside = inner_of(packet, &inner_at);
@@ -49,7 +51,7 @@ PROGRAM int keep(struct __sk_buff *packet) {
     __u64 cutoff_bytes = now->cutoff_bytes;
     __u32 one_flow_in = now->one_flow_in;
     struct flow_key key = {};
-    if ((!cutoff_bytes && one_flow_in < 2) || !flow_of(packet, now->network_at, &key)) return now->kept_bytes;
+    if ((!cutoff_bytes && one_flow_in < 2) || !flow_again(packet, now->network_at, &key)) return now->kept_bytes;
     if (one_flow_in > 1 && place_in_sample(&key) % one_flow_in) {
         count->sampled_out++;
         return 0;

@@ -17,7 +17,8 @@ FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf")
 def main() -> int:
     """0: compiled, up to date, or no clang."""
     target = HERE / "capture.o"
-    sources = [HERE / name for name in ("capture.c", "flow.h", "steer.h", "tunnel.h", "maps.h", "contract.h")]
+    names = ("capture.c", "flow.h", "flow_counters.h", "steer.h", "tunnel.h", "maps.h", "contract.h")
+    sources = [HERE / name for name in names]
     if target.exists() and target.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in sources):
         return 0
     clang = shutil.which("clang")

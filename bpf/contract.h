@@ -10,8 +10,9 @@
  * came, and, while look_inside is set, once for each kind of packet that a tunnel carries. */
 enum { SLOT_FILTER = 0, SLOT_KEEP = 1, SLOT_INNER_ETHERNET = 2, SLOT_INNER_IP = 3, SLOTS = 4 };
 
-/* Where `entry` leaves the offset of the packet inside a tunnel: __sk_buff.cb[0], which outlives a jump. */
-enum { INNER_AT = 0 };
+/* What `entry` leaves in __sk_buff.cb, which outlives a jump: the offset of the packet inside a tunnel, and whether it has
+ * found the packet's flow (flow_counters.h). */
+enum { INNER_AT = 0, FLOW_MARK = 1 };
 
 /* The map `settings` (BPF_MAP_TYPE_ARRAY, one entry): what changes while packets flow, without another program. */
 struct settings {
@@ -21,19 +22,21 @@ struct settings {
     __u32 network_at;    /* where the network header begins: 14 with Ethernet, 0 without a link header */
     __u32 one_flow_in;   /* one flow in so many is kept; 0 or 1: every flow */
     __u32 look_inside;   /* 1: the filter judges the packet inside a tunnel, where there is one */
-    __u32 unused;
+    __u32 count_flows;   /* 1: every packet that is seen is counted in `flow_counters` */
 };
 
 /* The map `counters` (BPF_MAP_TYPE_PERCPU_ARRAY, one entry): packets since the programs were loaded. */
 struct counters {
-    __u64 seen;        /* reached the socket, before any filter */
-    __u64 passed;      /* the filter let them through: seen - passed is what it turned away */
-    __u64 sampled_out; /* passed, but their flow is none of the sample */
-    __u64 cut_off;     /* passed, but their flow has had its bytes */
+    __u64 seen;         /* reached the socket, before any filter */
+    __u64 passed;       /* the filter let them through: seen - passed is what it turned away */
+    __u64 sampled_out;  /* passed, but their flow is none of the sample */
+    __u64 cut_off;      /* passed, but their flow has had its bytes */
+    __u64 counted;      /* in `flow_counters`; with the next: all that were seen while count_flows was set */
+    __u64 unattributed; /* seen while count_flows was set, but of no flow, or the map had no room */
 };
 
-/* The map `flows` (BPF_MAP_TYPE_LRU_HASH), used while cutoff_bytes is set. Both directions are one flow: the end whose
- * address and port are the lower numbers, as they lie in memory, comes first. */
+/* The map `flows` (BPF_MAP_TYPE_LRU_HASH; BPF_MAP_TYPE_HASH before Linux 4.10), used while cutoff_bytes is set. Both
+ * directions are one flow: the end whose address and port are the lower numbers, as they lie in memory, comes first. */
 enum { FLOWS = 32768 };
 
 struct flow_key {
@@ -46,6 +49,21 @@ struct flow_key {
 struct flow {
     __u64 bytes; /* of the frames kept, as long as they were on the wire but for a tag beside them */
 };
+
+/* The map `flow_counters` (of the same type as `flows`), used while count_flows is set: the same keys, cumulative since the
+ * flow is in the map. A flow that was evicted and comes back begins anew, with another first_ns. */
+enum { FLOW_COUNTERS = 32768 };
+
+struct one_way {
+    __u64 packets, bytes; /* as long as they were on the wire, GRO's larger frames as one */
+};
+
+struct flow_counter {
+    struct one_way from_lower, from_upper; /* by the end that sent them */
+    __u64 first_ns, last_ns;               /* CLOCK_MONOTONIC */
+};
+
+/* The map `parsed` (BPF_MAP_TYPE_PERCPU_ARRAY, one entry): the flow_key that `entry` leaves for `keep`. */
 
 /* The map `steering` (BPF_MAP_TYPE_ARRAY, one entry): to which of a capture's rings a packet goes. */
 enum { BY_NETWORK = 1, BY_PORT = 2 };

@@ -57,7 +57,10 @@ INLINE int skip_extensions(struct __sk_buff *packet, __u32 *at, __u8 *protocol, 
     return 0;
 }
 
-/* Fills `key`, which is all zeros before, by the header of this type at this place. 0: the packet belongs to no flow. */
+enum { NO_FLOW = 0, LOWER_END = 1, UPPER_END = 2 };
+
+/* Fills `key`, which is all zeros before, by the header of this type at this place, and says which end sent the packet.
+ * NO_FLOW: it belongs to none, and `key` may hold a part. */
 INLINE int flow_at(struct __sk_buff *packet, __u32 type, __u32 at, struct flow_key *key) {
     __u32 fragment = 0;
     __u8 header[40];
@@ -93,7 +96,7 @@ INLINE int flow_at(struct __sk_buff *packet, __u32 type, __u32 at, struct flow_k
     key->lower_port = forward ? ports[0] : ports[1];
     key->upper_port = forward ? ports[1] : ports[0];
     key->protocol = protocol;
-    return 1;
+    return forward ? LOWER_END : UPPER_END;
 }
 
 /* The same of a frame whose network header is said to begin `at`. */

@@ -13,7 +13,14 @@
 BPF_PROG_ARRAY(jumps, SLOTS);
 BPF_ARRAY(settings, struct settings, 1);
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
+BPF_PERCPU_ARRAY(parsed, struct flow_key, 1);
+#ifdef WIREPOOL_PLAIN_HASH /* before Linux 4.10: a full map takes no other flow */
+BPF_TABLE("hash", struct flow_key, struct flow, flows, FLOWS);
+BPF_TABLE("hash", struct flow_key, struct flow_counter, flow_counters, FLOW_COUNTERS);
+#else
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, FLOWS);
+BPF_TABLE("lru_hash", struct flow_key, struct flow_counter, flow_counters, FLOW_COUNTERS);
+#endif
 BPF_ARRAY(steering, struct steering, 1);
 BPF_LPM_TRIE(priority_networks, struct network_key, __u32, PRIORITY_NETWORKS);
 BPF_ARRAY(priority_ports, struct port_set, 1);
@@ -47,6 +54,18 @@ INLINE struct port_set *find_ports(void) {
 }
 
 INLINE void go_to(struct __sk_buff *packet, __u32 slot) { jumps.call(packet, slot); }
+INLINE struct flow_counter *find_counter(struct flow_key *key) { return flow_counters.lookup(key); }
+
+/* 0: it wasn't there and is now. */
+INLINE int add_counter(struct flow_key *key, struct flow_counter *counter) { return flow_counters.insert(key, counter); }
+
+INLINE struct flow_key *find_parsed(void) {
+    int first = 0;
+    return parsed.lookup(&first);
+}
+
+INLINE __u64 time_ns(void) { return bpf_ktime_get_ns(); }
+
 
 INLINE int load(struct __sk_buff *packet, __u32 at, void *to, __u32 bytes) {
     return bpf_skb_load_bytes(packet, at, to, bytes);
@@ -66,6 +85,7 @@ static void *(*map_lookup)(const void *map, const void *key) = (void *)BPF_FUNC_
 static long (*tail_call)(void *context, const void *map, __u32 slot) = (void *)BPF_FUNC_tail_call;
 
 static long (*load_bytes)(const void *packet, __u32 at, void *to, __u32 bytes) = (void *)BPF_FUNC_skb_load_bytes;
+static __u64 (*time_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static long (*map_update)(const void *map, const void *key, const void *value, __u64 flags) =
     (void *)BPF_FUNC_map_update_elem;
 
@@ -81,7 +101,9 @@ static long (*map_update)(const void *map, const void *key, const void *value, _
 MAP(jumps, BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, SLOTS);
 MAP(settings, BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1);
 MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counters, 1);
-MAP(flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, FLOWS);
+MAP(parsed, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct flow_key, 1);
+MAP(flows, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow, FLOWS); /* loader.py has the type of these two changed */
+MAP(flow_counters, BPF_MAP_TYPE_LRU_HASH, struct flow_key, struct flow_counter, FLOW_COUNTERS);
 MAP(steering, BPF_MAP_TYPE_ARRAY, __u32, struct steering, 1);
 MAP(priority_ports, BPF_MAP_TYPE_ARRAY, __u32, struct port_set, 1);
 
@@ -122,6 +144,17 @@ INLINE struct port_set *find_ports(void) {
 }
 
 INLINE void go_to(struct __sk_buff *packet, __u32 slot) { tail_call(packet, &jumps, slot); }
+INLINE struct flow_counter *find_counter(struct flow_key *key) { return map_lookup(&flow_counters, key); }
+
+INLINE int add_counter(struct flow_key *key, struct flow_counter *counter) {
+    return map_update(&flow_counters, key, counter, BPF_NOEXIST) != 0;
+}
+
+INLINE struct flow_key *find_parsed(void) {
+    __u32 first = 0;
+    return map_lookup(&parsed, &first);
+}
+
 
 INLINE int load(struct __sk_buff *packet, __u32 at, void *to, __u32 bytes) {
     return load_bytes(packet, at, to, bytes);

@@ -247,7 +247,7 @@ def main() -> int:
     parser.add_argument("--sizes", default="60,imix,1514", help="(default %(default)s)")
     parser.add_argument("--pps", type=float, help="instead of what suits each size")
     parser.add_argument(
-        "--filter", default="", help=f"in tcpdump's syntax, e.g. '{TURNED_AWAY}', which 1 % passes"
+        "--filter", default="", help=f"in tcpdump's syntax, e.g. '{TURNED_AWAY}', which 1 %% passes"
     )
     parser.add_argument(
         "--only", default="", metavar="WORD,…", help="contestants whose names contain one of these"

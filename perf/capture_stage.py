@@ -15,11 +15,16 @@ import resource
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
+from agent.batcher import Origin, Packed
+from agent.books import SessionBooks
 from agent.ebpf.loading import CHOICES, CapturePath
+from agent.flow_records import FlowRecords
 from agent.sources.ring import RingSource
 from agent.sources.source import BatchBuffer, FlowRules
+from agent.spool import Admission
 
 _BPF_ENABLE_STATS = 32
 """Command of bpf(2), Linux 5.8: programs count their own time while the descriptor is open."""
@@ -40,6 +45,13 @@ def run_time_ns(program: int) -> tuple[int, int]:
     return tuple(int(one.group(1)) if one else 0 for one in found)[:2]  # type: ignore[return-value]
 
 
+class Nowhere:
+    """Stands for a lane with room: records are made and dropped."""
+
+    def write(self, packed: Packed, origin: Origin) -> Admission:
+        return Admission.ACCEPTED
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--interface", required=True)
@@ -47,6 +59,9 @@ def main() -> int:
     parser.add_argument("--ready", type=Path, required=True, help="a file to make when the socket is open")
     parser.add_argument("--path", choices=CHOICES, default="auto", help="how packets are judged")
     parser.add_argument("--cutoff", type=int, help="bytes kept of each flow (needs eBPF)")
+    parser.add_argument(
+        "--count-flows", action="store_true", help="count flows, and make their records each second"
+    )
     parser.add_argument(
         "--run-time", action="store_true", help="let the programs count their own time (eBPF)"
     )
@@ -57,7 +72,7 @@ def main() -> int:
     source = RingSource(
         *(arguments.interface, arguments.filter, 262144, True),
         programs=programs,
-        flows=FlowRules(arguments.cutoff, 1),
+        flows=FlowRules(arguments.cutoff, 1, counted=arguments.count_flows),
     )
     stop = threading.Event()
 
@@ -67,9 +82,14 @@ def main() -> int:
 
     signal.signal(signal.SIGINT, on_signal)
     buffer = BatchBuffer()
+    flows = FlowRecords(SessionBooks(), Nowhere(), "zstd")  # type: ignore[arg-type]
+    origin, looked_s = Origin(arguments.interface, 1, 262144, 1), 0.0
     arguments.ready.touch()
     while not stop.is_set():
         source.read_batch(buffer, linger_ns=60_000_000, wait_ms=1000)
+        if arguments.count_flows and time.monotonic() - looked_s >= 1.0:
+            looked_s = time.monotonic()
+            flows.look(source, origin, wanted=True)
     source.pause()
     while source.statistics().in_ring:
         source.read_batch(buffer, linger_ns=0, wait_ms=20)

@@ -34,6 +34,7 @@ def build(root: Path, tree: Path) -> Path:
             shutil.copy(root / name, tree / name)
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], tree, {**os.environ, "CFLAGS": FLAGS})
     names = (
+        "agent._flows",
         "agent._libpcap",
         "agent._payload",
         "agent._tpacket",

@@ -8,7 +8,8 @@ Sequence and chain run per (agent, boot, session, lane): `previous` is the sha25
 before. A **packets** batch holds packets. A **tombstone** stands where the spool's overflow removed batches: it lists
 their sequences, header hashes and sums, so the chain goes on through it; or, with an empty list, it is itself a link
 that says how many packets were turned away before they got a sequence. A **closing** batch ends the lane
-of a session in this boot; with the reason `GOES_ON` the session itself continues in the agent's next boot.
+of a session in this boot; with the reason `GOES_ON` the session itself continues in the agent's next boot. A **flows**
+batch holds flow records (wire/flows.py) and no packets; only sessions that ask for them have any.
 
 This module is the only definition; docs/wire-format.md is generated from it. Readers ignore keys they don't know
 and refuse versions they don't know. Every bound is a constant here.
@@ -55,6 +56,7 @@ from wire.books import Books
 from wire.clock import Clock
 from wire.compression import COMPRESSIONS, compress_body, decompress_body
 from wire.errors import WireError
+from wire.flows import MAX_FLOWS, FlowColumns, decode_flow_columns
 from wire.framing import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, split_messages
 from wire.keys import SIGNATURE_BYTES, SigningKey
 from wire.names import Lane, check_agent_id, check_lane, check_session_id
@@ -71,6 +73,7 @@ __all__ = [
     "HARDWARE_STAMP",
     "MAX_BODY_BYTES",
     "MAX_CAPTURED_BYTES",
+    "MAX_FLOWS",
     "MAX_HEADER_BYTES",
     "MAX_MESSAGE_BYTES",
     "MAX_ORIGINAL_BYTES",
@@ -90,6 +93,7 @@ __all__ = [
     "Books",
     "Clock",
     "Columns",
+    "FlowColumns",
     "Header",
     "Kind",
     "Lane",
@@ -99,6 +103,7 @@ __all__ = [
     "WireError",
     "compress_body",
     "decode_columns",
+    "decode_flows",
     "decode_tombstone",
     "encode_body",
     "encode_replaced",
@@ -129,6 +134,7 @@ class Kind(StrEnum):
     """What a batch is."""
 
     PACKETS = "packets"
+    FLOWS = "flows"
     TOMBSTONE = "tombstone"
     CLOSING = "closing"
 
@@ -141,7 +147,7 @@ def _doc(type_: str, text: str) -> dict[str, str]:
 class Header:
     """The signed header. On the wire each member is a key of that name, with `version` in front."""
 
-    kind: Kind = field(metadata=_doc("text", "packets, tombstone or closing."))
+    kind: Kind = field(metadata=_doc("text", "packets, flows, tombstone or closing."))
     agent: str = field(metadata=_doc("text", "Agent id, `[a-z0-9-]{1,48}`; must be the subject's."))
     session: str = field(metadata=_doc("text", "Session id, `[a-z2-7]{26}`; must be the subject's."))
     lane: Lane = field(metadata=_doc("text", "bulk or prio; must be the subject's."))
@@ -165,9 +171,15 @@ class Header:
     body_bytes: int = field(metadata=_doc("integer", "Length of the body uncompressed: at most 1 MiB."))
     compression: str = field(metadata=_doc("text", "none, zstd or gzip."))
     first_timestamp_ns: int = field(
-        metadata=_doc("integer", "Earliest packet's time, ns since 1970, UTC, raw; 0 without packets.")
+        metadata=_doc(
+            "integer",
+            "Earliest packet's time, ns since 1970, UTC, raw; 0 without packets. "
+            "Of flow records: when they began to be counted.",
+        )
     )
-    last_timestamp_ns: int = field(metadata=_doc("integer", "Latest packet's time."))
+    last_timestamp_ns: int = field(
+        metadata=_doc("integer", "Latest packet's time; when the flow counters were read.")
+    )
     packets: int = field(
         metadata=_doc("integer", "Packets in the body; of a tombstone, packets lost in what it replaces.")
     )
@@ -216,7 +228,7 @@ class Header:
         if version != WIRE_VERSION:
             raise WireError(f"wire version {version}; this program knows version {WIRE_VERSION}")
         header = cls(
-            kind=Kind(fields.choice(map_, "kind", ("packets", "tombstone", "closing"))),
+            kind=Kind(fields.choice(map_, "kind", tuple(kind.value for kind in Kind))),
             agent=check_agent_id(map_.get("agent")),
             session=check_session_id(map_.get("session")),
             lane=check_lane(map_.get("lane")),
@@ -255,7 +267,7 @@ class Header:
             raise WireError("last_timestamp_ns: before first_timestamp_ns")
         if (self.last_sequence is not None) != (self.kind is Kind.TOMBSTONE):
             raise WireError("last_sequence: of a tombstone, and only of one")
-        if (self.reason is not None) != (self.kind is not Kind.PACKETS):
+        if (self.reason is not None) != (self.kind in (Kind.TOMBSTONE, Kind.CLOSING)):
             raise WireError("reason: of a tombstone or closing batch, and only of one")
         if self.kind is Kind.PACKETS:
             if not 1 <= self.packets <= MAX_PACKETS:
@@ -263,6 +275,9 @@ class Header:
             if self.captured_bytes > self.body_bytes:
                 raise WireError("captured_bytes: more than the body holds")
             check_sums(self.packets, self.captured_bytes, self.original_bytes, batches=1)
+        elif self.kind is Kind.FLOWS:
+            if self.packets or self.captured_bytes or self.original_bytes or not self.body_bytes:
+                raise WireError("a flows batch has flow records and no packets")
         elif self.kind is Kind.CLOSING:
             if self.packets or self.captured_bytes or self.original_bytes or self.body_bytes:
                 raise WireError("a closing batch that isn't empty")
@@ -401,6 +416,14 @@ def decode_columns(batch: OpenBatch) -> Columns:
                 f"{name}: the header says {getattr(header, name)}, the body {getattr(sums, name)}"
             )
     return columns
+
+
+def decode_flows(batch: OpenBatch) -> FlowColumns:
+    """The flow records of a flows batch; the columns are views of the decompressed body. WireError otherwise."""
+    header = batch.header
+    if header.kind is not Kind.FLOWS:
+        raise WireError(f"a {header.kind} batch has no flow records")
+    return decode_flow_columns(decompress_body(batch.body_compressed, header.compression, header.body_bytes))
 
 
 def decode_tombstone(batch: OpenBatch) -> list[Replaced]:

@@ -1,6 +1,6 @@
-"""What is inside a body: packet columns, or a tombstone's list of what it replaces.
+"""What is inside a body: packet columns, or a tombstone's list of what it replaces (flow records: wire/flows.py).
 
-Both are a CBOR map with text keys whose values are RFC 8746 typed arrays, little endian (tag 69: u16, 70: u32,
+All are a CBOR map with text keys whose values are RFC 8746 typed arrays, little endian (tag 69: u16, 70: u32,
 71: u64), or plain byte strings. A reader takes the columns it knows and skips others, and each is one slice of the
 buffer: `numpy.frombuffer` reads it without a loop, and nothing is copied here.
 """
@@ -129,12 +129,12 @@ def encode_body(columns: Columns) -> bytes:
     """The columns as one plain body: one copy, no loop over packets. ValueError when it is too large."""
     if not 1 <= len(columns) <= MAX_PACKETS:
         raise ValueError(f"{len(columns)} packets; a batch holds 1 to {MAX_PACKETS}")
-    return _encode(PACKET_COLUMNS, [getattr(columns, name) for name in PACKET_COLUMNS])
+    return encode_map(PACKET_COLUMNS, [getattr(columns, name) for name in PACKET_COLUMNS])
 
 
 def decode_body(plain: bytes) -> Columns:
     """Find the columns in a plain body; they stay views of it. WireError when they aren't there or don't fit."""
-    found = _decode(plain, PACKET_COLUMNS)
+    found = decode_map(plain, PACKET_COLUMNS)
     columns = Columns(**found)
     packets = len(columns)
     if not 1 <= packets <= MAX_PACKETS:
@@ -163,7 +163,7 @@ def encode_replaced(replaced: Sequence[Replaced]) -> bytes:
         raise ValueError(f"{len(replaced)} batches; a tombstone holds at most {MAX_REPLACED}")
     if any(b.sequence != a.sequence + 1 for a, b in pairwise(replaced)):
         raise ValueError("a tombstone's sequences must follow each other")
-    return _encode(
+    return encode_map(
         TOMBSTONE_COLUMNS,
         [
             b"".join(one.header_hash for one in replaced),
@@ -178,7 +178,7 @@ def decode_replaced(plain: bytes, first_sequence: int, count: int) -> list[Repla
     """The `count` batches a tombstone's body lists, the first being `first_sequence`. WireError otherwise."""
     if count > MAX_REPLACED:
         raise WireError(f"a tombstone for {count} batches; at most {MAX_REPLACED} are allowed")
-    found = _decode(plain, TOMBSTONE_COLUMNS)
+    found = decode_map(plain, TOMBSTONE_COLUMNS)
     for name, width in (("header_hash", 32), ("packets", 4), ("captured_bytes", 8), ("original_bytes", 8)):
         if len(found[name]) != width * count:
             raise WireError(f"{name}: {len(found[name])} bytes for {count} batches")
@@ -213,7 +213,8 @@ def check_sums(packets: int, captured_bytes: int, original_bytes: int, *, batche
         )
 
 
-def _encode(layout: dict[str, tuple[int | None, str]], buffers: list[Buffer]) -> bytes:
+def encode_map(layout: dict[str, tuple[int | None, str]], buffers: list[Buffer]) -> bytes:
+    """A body of these columns, in the layout's order. ValueError when it is too large."""
     parts: list[Buffer] = [encode_head(MAJOR_MAP, len(layout))]
     size = 1
     for (name, (tag, _)), buffer in zip(layout.items(), buffers, strict=True):
@@ -229,7 +230,8 @@ def _encode(layout: dict[str, tuple[int | None, str]], buffers: list[Buffer]) ->
     return b"".join(parts)
 
 
-def _decode(plain: bytes, layout: dict[str, tuple[int | None, str]]) -> dict[str, memoryview]:
+def decode_map(plain: bytes, layout: dict[str, tuple[int | None, str]]) -> dict[str, memoryview]:
+    """The layout's columns as views of a plain body; others are skipped. WireError when one isn't as it must be."""
     end = len(plain)
     view = memoryview(plain)
     major, entries, offset = read_head(plain, 0, end)

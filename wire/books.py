@@ -67,6 +67,38 @@ class Books:
         ),
     )
 
+    flows_counted: int | None = field(
+        default=None,
+        metadata=_doc(
+            "Seen and counted with their flow, kept or not; absent or null: no flow records were asked for."
+        ),
+    )
+    flows_unattributed: int | None = field(
+        default=None,
+        metadata=_doc(
+            "Seen while flows were counted, but not IP, or the table of flows had no room; absent or null as above."
+        ),
+    )
+    flows_own: int | None = field(
+        default=None,
+        metadata=_doc(
+            "Of flows_counted, wirepool's own connections, of which there are no records; absent or null as above."
+        ),
+    )
+    flows_shipped: int | None = field(
+        default=None,
+        metadata=_doc(
+            "Of flows_counted, those in flow records that were spooled; the rest was forgotten with its flow, or waits."
+        ),
+    )
+
+    @property
+    def flows_lost(self) -> int | None:
+        """flows_counted - flows_own - flows_shipped: at rest, what the full table forgot with its flow."""
+        if self.flows_counted is None:
+            return None
+        return max(0, self.flows_counted - (self.flows_own or 0) - (self.flows_shipped or 0))
+
     def received_difference(self, *, in_ring: int = 0) -> int:
         """received - (dropped_ring + own_traffic + dropped_invalid + captured + in_ring): 0 when it balances."""
         return self.received - (
@@ -118,7 +150,9 @@ def total(several: Iterable[Books]) -> Books:
     return Books() if result is None else result
 
 
-LATER = ("sampled_out", "cut_off")
+FLOWS = ("flows_counted", "flows_unattributed", "flows_own", "flows_shipped")
+"""Counters of sessions that ask for flow records."""
+LATER = ("sampled_out", "cut_off", *FLOWS)
 """Counters that the first writers of version 1 don't know."""
 UNCOUNTED = ("filtered", *LATER)
 """Counters that only an eBPF filter keeps."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from wire.batch import Header, Kind, decode_columns, decode_tombstone, open_batch
+from wire.batch import Header, Kind, decode_columns, decode_flows, decode_tombstone, open_batch
 from wire.decode_outputs import JsonLines, Lines, Output, Pcap, Pcapng, Stop, clean
 from wire.errors import WireError
+from wire.flows import records_of
 from wire.framing import split_messages
 
 _CHUNK_BYTES = 1024 * 1024
@@ -174,9 +175,12 @@ def _message(message: bytes, output: Output, watch: GapWatch) -> None:
             _say(f"declared drop: {who}: {header.packets} packets ({header.reason})")
         return
     columns = decode_columns(batch) if header.kind is Kind.PACKETS else None
+    flows = list(records_of(decode_flows(batch))) if header.kind is Kind.FLOWS else None
     fresh = watch.see(header, header.sequence, batch.header_hash)
     if not fresh:
         _say(f"duplicate: {who}: batch {header.sequence} came before; left out")
+    elif flows is not None:
+        output.flows(header, flows)
     elif columns is None:
         _say(f"end of session: {who} ({header.reason})")
     else:

@@ -1,10 +1,11 @@
 """What `wirepool decode` writes: lines, JSON, pcapng or pcap. One write per batch, so that a live reader sees each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from wire.batch import DIRECTION_IN, DIRECTION_MASK, DIRECTION_OUT, Columns, Header
 from wire.body import FLAGS
+from wire.flows import FlowRecord
 
 
 class Stop(Exception):
@@ -16,6 +17,9 @@ class Output(Protocol):
 
     def batch(self, header: Header, columns: Columns) -> None:
         """Write one batch's packets."""
+
+    def flows(self, header: Header, records: Sequence[FlowRecord]) -> None:
+        """Write one batch's flow records, where the form has a place for them."""
 
     def finish(self) -> None:
         """Write what comes last."""
@@ -39,12 +43,23 @@ class Lines:
             lines.append(f"{_utc(time_ns)} {header.agent} {interface} {length} {summary}\n")
         self._write("".join(lines).encode())
 
+    def flows(self, header: Header, records: Sequence[FlowRecord]) -> None:
+        """A line per record: its last packet's time, its ends and what each has sent since the records before."""
+        interface = clean(header.interface)
+        self._write(
+            "".join(
+                f"{_utc(one.last_timestamp_ns)} {header.agent} {interface} flow {one.ends} "
+                f"{one.packets_a} packets {one.bytes_a} bytes > < {one.packets_b} packets {one.bytes_b} bytes\n"
+                for one in records
+            ).encode()
+        )
+
     def finish(self) -> None:
         """Nothing comes last."""
 
 
 class JsonLines:
-    """A JSON object per packet and line."""
+    """A JSON object per packet, or flow record, and line."""
 
     def __init__(self, write: Callable[[bytes], None], *, with_data: bool) -> None:
         self._write = write
@@ -84,6 +99,29 @@ class JsonLines:
             lines.append(json.dumps(packet, ensure_ascii=False) + "\n")
         self._write("".join(lines).encode())
 
+    def flows(self, header: Header, records: Sequence[FlowRecord]) -> None:
+        """One batch's flow records in one write; `flow` is true in each and in nothing else."""
+        import json
+
+        lines = []
+        for index, one in enumerate(records):
+            a, b = one.addresses
+            record = {
+                "flow": True,
+                "agent": header.agent,
+                "session": header.session,
+                "boot": header.boot.hex(),
+                "lane": header.lane.value,
+                "sequence": header.sequence,
+                "index": index,
+                "interface": header.interface,
+                **one._asdict(),
+                "address_a": a,
+                "address_b": b,
+            }
+            lines.append(json.dumps(record) + "\n")
+        self._write("".join(lines).encode())
+
     def finish(self) -> None:
         """Nothing comes last."""
 
@@ -121,6 +159,9 @@ class Pcapng:
         self._newest[number] = header
         self._write(out + self._pcapng.packet_blocks(number, columns))
 
+    def flows(self, header: Header, records: Sequence[FlowRecord]) -> None:
+        """Left out: no packets."""
+
     def finish(self) -> None:
         """A statistics block for each interface."""
         for number, header in self._newest.items():
@@ -152,6 +193,9 @@ class Pcap:
             self._write(out + pcapng.pcap_records(columns))
         except ValueError as error:
             raise Stop(f"{error}; use --pcapng") from None
+
+    def flows(self, header: Header, records: Sequence[FlowRecord]) -> None:
+        """Left out: no packets."""
 
     def finish(self) -> None:
         """An empty input becomes an empty Ethernet file, which readers take."""

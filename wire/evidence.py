@@ -26,7 +26,15 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 from wire import cose
-from wire.batch import DOMAIN, Kind, OpenBatch, decode_columns, decode_tombstone, open_batch
+from wire.batch import (
+    DOMAIN,
+    Kind,
+    OpenBatch,
+    decode_columns,
+    decode_flows,
+    decode_tombstone,
+    open_batch,
+)
 from wire.books import Books
 from wire.chain import (
     MAX_CHAINS,
@@ -39,6 +47,7 @@ from wire.chain import (
 )
 from wire.control import open_certificate
 from wire.errors import WireError
+from wire.flows import records_of
 from wire.framing import split_messages
 from wire.names import AGENT_ID, check_agent_id
 
@@ -294,6 +303,9 @@ def _verify_messages(
             replaced = decode_tombstone(batch) if batch.header.kind is Kind.TOMBSTONE else None
             if batch.header.kind is Kind.PACKETS:
                 decode_columns(batch)
+            elif batch.header.kind is Kind.FLOWS:
+                for _ in records_of(decode_flows(batch)):
+                    pass  # each is checked
             chain = chains.get(key)
             if chain is None:
                 if len(chains) >= MAX_CHAINS:

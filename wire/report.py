@@ -22,7 +22,9 @@ CAN_PRIORITISE = "priority"
 """A host that steers with eBPF what `SessionSpec.priority` names into a lane of its own."""
 CAN_COUNT_FILTERED = "count-filtered"
 CAN_FLOW_RULES = "flow-rules"
-"""Capabilities of a host that filters with eBPF: it knows what its filter turned away, and SessionSpec's flow_ keys."""
+CAN_COUNT_FLOWS = "flow-records"
+"""Capabilities of a host that filters with eBPF: it knows what its filter turned away, obeys SessionSpec's
+flow_cutoff_bytes and flow_sampling, and its flow_records."""
 CAN_LOOK_INSIDE = "inner-filter"
 """It obeys `SessionSpec.filter_inside_tunnels`."""
 MAX_REASON_BYTES = 1024
@@ -106,6 +108,8 @@ class SessionReport:
     started_ns: int = 0
     payload: PayloadPolicy = FULL
     """What of the payload leaves the host now: the order's policy and the host owner's together."""
+    flow_records: bool = False
+    """Flows are counted and their records shipped now. Absent: no."""
     lanes: dict[str, LaneHead]
 
     def to_map(self) -> dict[str, Any]:
@@ -125,6 +129,7 @@ class SessionReport:
                 for name, head in self.lanes.items()
             },
             **({} if self.payload.full else {"payload": self.payload.to_map()}),
+            **({"flow_records": True} if self.flow_records else {}),
         }
 
     @classmethod
@@ -159,6 +164,7 @@ class SessionReport:
             payload=FULL
             if payload is None
             else PayloadPolicy.from_map(payload, max_ranges=MAX_MERGED_RANGES),
+            flow_records=fields.optional(map_, "flow_records", fields.boolean) or False,
         )
 
 

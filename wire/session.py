@@ -71,8 +71,7 @@ class SessionSpec:
     filter: str = ""
     """tcpdump syntax, at most 16 KiB; "" takes everything."""
     filter_revision: int = 1
-    """1 or more; one more at each change of filter, filter_inside_tunnels, snaplen, flow_cutoff_bytes, flow_sampling
-    or payload."""
+    """1 or more; one more at each change of filter, filter_inside_tunnels, snaplen, a flow_ member or payload."""
     filter_inside_tunnels: bool = False
     """The filter judges the packet inside a GRE, VXLAN or Geneve tunnel, where there is one. Absent in the first
     writers' records; an agent without the capability `inner-filter` ignores it."""
@@ -83,6 +82,9 @@ class SessionSpec:
     the first writers' records."""
     flow_sampling: int | None = None
     """One flow in so many is kept, 1 to 65536; None: every flow. Absent in the first writers' records."""
+    flow_records: bool = False
+    """Count every flow that is seen, kept or not, and ship what was counted each second. Absent: no. An agent without
+    the capability `flow-records` ignores it."""
     promiscuous: bool = False
     """Also take frames that aren't addressed to this host."""
     overflow: Overflow = "drop_oldest"
@@ -123,6 +125,8 @@ class SessionSpec:
         del map_["payload"]
         if not self.filter_inside_tunnels:
             del map_["filter_inside_tunnels"]
+        if not self.flow_records:
+            del map_["flow_records"]
         if not self.payload.full:
             map_["payload"] = self.payload.to_map()
         del map_["priority"]
@@ -157,6 +161,7 @@ class SessionSpec:
                 map_, "flow_cutoff_bytes", fields.integer, 1, MAX_FLOW_CUTOFF_BYTES
             ),
             flow_sampling=fields.optional(map_, "flow_sampling", fields.integer, 1, MAX_FLOW_SAMPLING),
+            flow_records=fields.optional(map_, "flow_records", fields.boolean) or False,
             promiscuous=fields.boolean(map_, "promiscuous"),
             overflow=fields.choice(map_, "overflow", OVERFLOWS),  # type: ignore[arg-type]
             max_duration_s=fields.optional(map_, "max_duration_s", fields.number, 0.001, 1e9),

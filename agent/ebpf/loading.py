@@ -22,7 +22,13 @@ from pathlib import Path
 from agent.ebpf.contract import MAPS, PROGRAMS
 from agent.ebpf.programs import ProgramSet, WrongPrograms
 from agent.sources.choice import NO_PATH, THROUGH_LIBPCAP, ring_or_libpcap
-from wire.report import CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE, CAN_PRIORITISE
+from wire.report import (
+    CAN_COUNT_FILTERED,
+    CAN_COUNT_FLOWS,
+    CAN_FLOW_RULES,
+    CAN_LOOK_INSIDE,
+    CAN_PRIORITISE,
+)
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +83,8 @@ class CapturePath:
         """As the report lists them, with what else the agent can do."""
         if not self._on_a_ring:
             return ("libpcap",) if self.name == THROUGH_LIBPCAP else ()
-        return (
-            ("ring", CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE, CAN_PRIORITISE)
-            if self.is_ebpf
-            else ("ring",)
-        )
+        ebpf = (CAN_COUNT_FILTERED, CAN_FLOW_RULES, CAN_LOOK_INSIDE, CAN_COUNT_FLOWS, CAN_PRIORITISE)
+        return ("ring", *ebpf) if self.is_ebpf else ("ring",)
 
     def probe(self) -> None:
         """Find out by doing it once, so that `name` and `reason` are true before the first session."""
@@ -134,9 +137,10 @@ def load(
     loader: Path = LOADER,
     answer_s: float = ANSWER_S,
     enter: Callable[[], None] | None = None,
+    plain: bool = False,
 ) -> ProgramSet:
     """Run the loader once; CannotLoad with the reason. enter: called in the child before it starts (a test takes its
-    capabilities away)."""
+    capabilities away). plain: with maps as a kernel before 4.10 has them, which it finds out by itself."""
     if not loader.exists():
         raise CannotLoad(f"{loader} is missing")
     python = PYTHON_OF_BCC if way == "bcc" else sys.executable
@@ -149,7 +153,7 @@ def load(
             try:
                 # A bare environment: what the agent is run with (a sanitizer, a profiler) is not for the loader.
                 process = subprocess.Popen(
-                    [python, "-I", str(loader), way, str(theirs.fileno())],
+                    [python, "-I", str(loader), way, str(theirs.fileno()), *(["plain"] if plain else [])],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

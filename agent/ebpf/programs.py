@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple
 
@@ -17,8 +18,10 @@ from agent.ebpf.contract import (
     BY_NETWORK,
     BY_PORT,
     COUNTERS,
+    HASH,
     MAPS,
     NETWORK_KEY,
+    PLAIN_BEFORE_4_10,
     PORTS_BYTES,
     PROGRAMS,
     SETTINGS,
@@ -46,7 +49,7 @@ class Settings(NamedTuple):
     network_at: int = 14
     one_flow_in: int = 1
     look_inside: int = 0
-    unused: int = 0
+    count_flows: int = 0
 
 
 class InnerFilter(NamedTuple):
@@ -63,6 +66,8 @@ class Counters(NamedTuple):
     passed: int
     sampled_out: int
     cut_off: int
+    counted: int
+    unattributed: int
 
 
 class Steering(NamedTuple):
@@ -108,6 +113,8 @@ class ProgramSet:
                 raise WrongPrograms(f"programs and maps are {sorted(self._descriptors)}")
             for name, wanted in MAPS.items():
                 found = kernel.shape_of(self._descriptors[name])
+                if name in PLAIN_BEFORE_4_10 and found.kind == HASH:
+                    wanted = replace(wanted, kind=HASH)
                 if found != wanted:
                     raise WrongPrograms(
                         f"the map {name} is {found} instead of {wanted}: compiled from another version?"
@@ -126,6 +133,11 @@ class ProgramSet:
     def entry(self) -> int:
         """Descriptor of the program to attach."""
         return self._descriptors["entry"]
+
+    @property
+    def flow_counters(self) -> int:
+        """Descriptor of the map of flow counters."""
+        return self._map("flow_counters")
 
     def filter_of(self, classic: bytes, settings: Settings, inner: InnerFilter | None = None) -> Filter:
         """Load a filter; not yet in force. NotAsEbpf when it doesn't translate or the kernel's verifier refuses it.

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from agent.bpf_filter import FilterError
 from agent.ebpf.translate import NotAsEbpf
@@ -33,6 +33,9 @@ from agent.sources.source import (
 from agent.sources.wake import Wake
 from agent.tag_filter import REJECT_ALL
 from wire.priority import PriorityRules
+
+if TYPE_CHECKING:  # eBPF is Linux' alone
+    from agent.ebpf.flow_counters import FlowReading
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +104,7 @@ class LiveSource:
         self._paused = False
         self._closed = False
         self._fatal: SourceError | None = None
+        self._last_flows: list[FlowReading] = []
         # `_changing` is held for a filter change, a ring's `reading` for a whole read; `_control` for moments, after.
         self._changing = threading.Lock()
         self._control = threading.Lock()
@@ -287,6 +291,7 @@ class LiveSource:
             self._prepared.close()
             if judge is not self._filter:
                 self._filter.close()
+                self._last_flows += self._filter.read_flows()
             self._filter, self._prepared = judge, prepared
             self.snaplen, self.epoch = snaplen, self.epoch + 1
         return start_ns, end_ns
@@ -334,6 +339,8 @@ class LiveSource:
                 filtered=left_out.filtered,
                 sampled_out=left_out.sampled_out,
                 cut_off=left_out.cut_off,
+                flows_counted=left_out.flows_counted,
+                flows_unattributed=left_out.flows_unattributed,
             )
             if self._closed and statistics.in_ring:
                 return _with_dropped(statistics)
@@ -368,6 +375,15 @@ class LiveSource:
             with self._control:
                 if not self._closed:
                     self._reopen()
+
+    def read_flows(self) -> list[FlowReading]:
+        """See `PacketSource.read_flows`."""
+        with self._control:
+            last, self._last_flows = self._last_flows, []
+            readings = [*last, *self._filter.read_flows()]
+            for reading in readings:
+                reading.own_traffic = self._own
+            return readings
 
     def wake(self) -> None:
         """See `PacketSource.wake`."""

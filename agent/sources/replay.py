@@ -15,7 +15,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from agent import _tpacket
 from agent.bpf_filter import MAX_SNAPLEN, FilterError, compile_filter
@@ -31,6 +31,9 @@ from agent.tag_filter import REJECT_ALL
 from wire.capture_file import CaptureInterface, CaptureReader, Filled
 from wire.errors import WireError
 from wire.priority import PriorityRules
+
+if TYPE_CHECKING:  # eBPF is Linux' alone
+    from agent.ebpf.flow_counters import FlowReading
 
 _FOR_EVER_NS = 2**64 - 1
 _CHUNK_PACKETS = 4096
@@ -139,6 +142,10 @@ class ReplaySource:
                 # Once a packet is due in time its linger counts, however little is left of the wait.
                 in_time = due_ns is not None and due_ns <= give_up_ns
                 woken = self._sleep(due_ns + patience_ns if due_ns is not None and in_time else give_up_ns)
+
+    def read_flows(self) -> list[FlowReading]:
+        """See `PacketSource.read_flows`. Nothing counts the flows of a file."""
+        return []
 
     def apply(self, filter_text: str, snaplen: int, flows: FlowRules = EVERYTHING) -> tuple[int, int]:
         """See `PacketSource.apply`. Exact: no packet of a file is between two filters."""

@@ -6,6 +6,7 @@ refused changes nothing. `put` makes it the one in force, atomically, on the soc
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,10 +17,12 @@ from agent.sources.source import FlowRules
 from agent.tag_filter import KEEP_AT_LEAST, LINKTYPE_ETHERNET, REJECT_ALL, for_socket
 
 if TYPE_CHECKING:  # eBPF is Linux' alone, classic BPF isn't
+    from agent.ebpf.flow_counters import FlowReading
     from agent.ebpf.programs import Filter, InnerFilter, ProgramSet
 
 _ETHERNET_BYTES = 14
 _LINKTYPE_RAW = 101
+_FLOWS_NOT_COUNTED = "flows are not counted: that needs eBPF, and this capture is judged by classic BPF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class LeftOut:
     filtered: int | None = None
     sampled_out: int | None = None
     cut_off: int | None = None
+    flows_counted: int | None = None
+    flows_unattributed: int | None = None
 
 
 class Prepared(Protocol):
@@ -59,16 +64,22 @@ class SocketFilter(Protocol):
         """What was not kept so far. final: the sockets are closed."""
         ...
 
+    def read_flows(self) -> list[FlowReading]:
+        """See `PacketSource.read_flows`."""
+        ...
+
     def close(self) -> None:
-        """When the sockets are closed. `left_out` still answers."""
+        """When the sockets are closed. `left_out` still answers, and `read_flows` once."""
         ...
 
 
 class ClassicProgram:
     """Classic BPF as the socket takes it."""
 
-    def __init__(self, code: bytes) -> None:
+    def __init__(self, code: bytes, *, should_count: bool = False) -> None:
+        """should_count: flows were to be counted."""
         self.code = code
+        self.should_count = should_count
 
     def close(self) -> None:
         """Nothing is held."""
@@ -79,8 +90,17 @@ class ClassicSocketFilter:
 
     def __init__(self, remark: str | None = None, *, why: str = "") -> None:
         """why: there is no eBPF, in words that also say what to do; "" where that isn't known."""
-        self.remark = remark
+        self._remark = remark
         self._why = why
+        self._should_count = False
+
+    @property
+    def remark(self) -> str | None:
+        said = [self._remark] if self._remark else []
+        if self._should_count:
+            what_to_do = self._why or "install python3-bpfcc on the host"
+            said.append(f"{_FLOWS_NOT_COUNTED} ({what_to_do})")
+        return "; ".join(said) or None
 
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> ClassicProgram:
         if flows.needed:
@@ -92,15 +112,19 @@ class ClassicSocketFilter:
                     else "judged by classic BPF. Install python3-bpfcc on the host, or take them out"
                 )
             )
-        return ClassicProgram(_compiled(text, snaplen, sock))
+        return ClassicProgram(_compiled(text, snaplen, sock), should_count=flows.counted)
 
     def put(self, prepared: Prepared, sockets: Sequence[LiveSocket]) -> None:
         assert isinstance(prepared, ClassicProgram)
         for sock in sockets:
             sock.attach(prepared.code)
+        self._should_count = prepared.should_count
 
     def left_out(self, *, final: bool) -> LeftOut:
         return LeftOut()
+
+    def read_flows(self) -> list[FlowReading]:
+        return []
 
     def close(self) -> None:
         """Nothing is held."""
@@ -111,9 +135,14 @@ class EbpfSocketFilter:
 
     def __init__(self, programs: ProgramSet) -> None:
         """Takes the programs over."""
+        from agent.ebpf.flow_counters import FlowCounters
+
         self.remark: str | None = None
         self._programs = programs
-        self._left_out = (0, 0, 0)
+        self._left_out = LeftOut(0, 0, 0)
+        self._flows = FlowCounters(programs)
+        self._last_flows: list[FlowReading] = []
+        self._ever_counted = False
         self._newest: tuple[tuple[str, bool], Filter] | None = None
 
     def prepare(self, text: str, snaplen: int, flows: FlowRules, sock: LiveSocket) -> Filter:
@@ -126,6 +155,7 @@ class EbpfSocketFilter:
             network_at=_ETHERNET_BYTES if sock.link_type == LINKTYPE_ETHERNET else 0,
             one_flow_in=flows.one_in,
             look_inside=int(flows.look_inside),
+            count_flows=int(flows.counted),
         )
         check_snaplen(snaplen)
         written = text, flows.look_inside
@@ -146,6 +176,7 @@ class EbpfSocketFilter:
         from agent.sources.ring_socket import RingSocket
 
         assert isinstance(prepared, Filter)
+        self._ever_counted = self._ever_counted or bool(prepared.settings.count_flows)
         self._programs.use(prepared)
         for sock in sockets:
             assert isinstance(sock, RingSocket)
@@ -157,15 +188,28 @@ class EbpfSocketFilter:
         if self._programs.open:
             seen = self._programs.counters().seen
             now = self._programs.counters()
-            filtered, sampled_out, cut_off = self._left_out
-            turned_away = seen - now.passed
-            filtered = turned_away if final else max(filtered, turned_away)
-            self._left_out = filtered, max(sampled_out, now.sampled_out), max(cut_off, now.cut_off)
-        return LeftOut(*self._left_out)
+            before, turned_away = self._left_out, seen - now.passed
+            self._left_out = LeftOut(
+                filtered=turned_away if final else max(before.filtered or 0, turned_away),
+                sampled_out=max(before.sampled_out or 0, now.sampled_out),
+                cut_off=max(before.cut_off or 0, now.cut_off),
+                flows_counted=now.counted if self._ever_counted else None,
+                flows_unattributed=now.unattributed if self._ever_counted else None,
+            )
+        return self._left_out
+
+    def read_flows(self) -> list[FlowReading]:
+        if self._programs.open:
+            return [self._flows.read()] if self._ever_counted else []
+        last, self._last_flows = self._last_flows, []
+        return last
 
     def close(self) -> None:
         self._forget_newest()
         self.left_out(final=True)
+        if self._programs.open:
+            with contextlib.suppress(OSError):
+                self._last_flows = self.read_flows()
         self._programs.close()
 
 

@@ -13,10 +13,13 @@ makes a running `read_batch` return first and then frees what the source holds, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from wire.batch import Columns
 from wire.priority import PriorityRules
+
+if TYPE_CHECKING:  # eBPF is Linux' alone
+    from agent.ebpf.flow_counters import FlowReading
 
 # A batch of the target size in data, and at most as many packets as keep the columns beside it below the body's limit:
 # 512 KiB + 16384 * 18 bytes < 1 MiB.
@@ -39,7 +42,7 @@ class SourceError(Exception):
 @dataclass(frozen=True, slots=True)
 class FlowRules:
     """What eBPF alone can do beside the filter. Of the packets that passed it, which of a flow are kept (a flow is both
-    directions between two ends); and which packet it is that the filter judges."""
+    directions between two ends); which packet it is that the filter judges; whether all that are seen are counted."""
 
     cutoff_bytes: int | None = None
     """A packet is kept while its flow has had fewer bytes than this; None: every packet."""
@@ -47,6 +50,9 @@ class FlowRules:
     """One flow in so many is kept, the same ones on every host; 1: every flow."""
     look_inside: bool = False
     """The filter judges the packet inside a GRE, VXLAN or Geneve tunnel, where there is one."""
+    counted: bool = False
+    """Every packet that is seen, whatever becomes of it, is counted with its flow. A source that can't goes on
+    without, and says so in its `notice`."""
 
     @property
     def needed(self) -> bool:
@@ -69,6 +75,8 @@ class SourceStatistics:
     filtered         turned away by the filter; None = not counted (classic BPF in the kernel can't)
     sampled_out      passed the filter, but their flow is none of the sample; None as above
     cut_off          passed the filter, but their flow has had its bytes; None as above
+    flows_counted    seen and counted with their flow; None = never asked for, or not by this source
+    flows_unattributed  seen while flows were counted, of no flow or one that found no room; None as flows_counted
     in_ring          received, not yet handed out
     """
 
@@ -80,6 +88,8 @@ class SourceStatistics:
     filtered: int | None = None
     sampled_out: int | None = None
     cut_off: int | None = None
+    flows_counted: int | None = None
+    flows_unattributed: int | None = None
 
     @property
     def in_ring(self) -> int:
@@ -211,6 +221,11 @@ class PacketSource(Protocol):
 
     def look(self) -> None:
         """Call it about once a second: is the interface called something else now?"""
+        ...
+
+    def read_flows(self) -> list[FlowReading]:
+        """The flow counters now, to be compared with the reading before; of programs that are gone their last reading,
+        once. Empty: this source counts no flows. OSError: the kernel gives no reading now. After `close` too."""
         ...
 
     def wake(self) -> None:

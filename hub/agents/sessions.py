@@ -38,10 +38,16 @@ MAX_SPECS_BYTES = MAX_ENVELOPE_BYTES - 64 * 1024
 
 
 class FlowOptions(NamedTuple):
-    """What is kept of the flows that pass the filter; see SessionSpec."""
+    """What is kept of the flows that pass the filter, and whether all flows are counted; see SessionSpec."""
 
     cutoff_bytes: int | None = None
     one_in: int | None = None
+    counted: bool = False
+
+
+def flow_options(spec: SessionSpec) -> FlowOptions:
+    """As they are."""
+    return FlowOptions(spec.flow_cutoff_bytes, spec.flow_sampling, spec.flow_records)
 
 
 class SessionControl:
@@ -64,6 +70,7 @@ class SessionControl:
         snaplen: int = MAX_SNAPLEN,
         flow_cutoff_bytes: int | None = None,
         flow_sampling: int | None = None,
+        flow_records: bool = False,
         promiscuous: bool = False,
         source: Literal["ring", "replay"] = "ring",
         overflow: Literal["drop_oldest", "drop_newest", "stop"] = "drop_oldest",
@@ -105,6 +112,7 @@ class SessionControl:
             snaplen=snaplen,
             flow_cutoff_bytes=flow_cutoff_bytes,
             flow_sampling=flow_sampling,
+            flow_records=flow_records,
             promiscuous=promiscuous,
             overflow=overflow,
             max_duration_s=max_duration_s,
@@ -153,7 +161,7 @@ class SessionControl:
         """
         with self._registry.transaction():
             spec = self._active_spec(session)
-            cutoff_bytes, one_in = flows or FlowOptions(spec.flow_cutoff_bytes, spec.flow_sampling)
+            cutoff_bytes, one_in, counted = flows or flow_options(spec)
             changed = dataclasses.replace(
                 spec,
                 filter=filter.strip(),
@@ -163,6 +171,7 @@ class SessionControl:
                 snaplen=spec.snaplen if snaplen is None else snaplen,
                 flow_cutoff_bytes=cutoff_bytes,
                 flow_sampling=one_in,
+                flow_records=counted,
                 payload=spec.payload if payload is None else payload,
             )
             if changed == spec:

@@ -22,6 +22,7 @@ import orjson
 
 from hub.archive.reading import ANSWER_TIMEOUT_S, ArchiveError, first_at, stream_state
 from hub.bus import Bus
+from hub.ledger.flow_totals import delete_flows
 from hub.ledger.ledger import LANES
 from hub.registry import Registry
 from hub.words import bytes_text
@@ -149,6 +150,8 @@ class Keeper:
                        WHERE agent = ? AND session = ? AND lane = ?)) WHERE stream = ? AND subject = ?""",
                     (agent, session, lane, stream, subject),
                 )
+        with self._registry.transaction():
+            delete_flows(self._registry, session)
         return freed
 
     async def _anything_left(self, agent: str, session: str) -> bool:

@@ -13,10 +13,12 @@ from typing import Literal
 
 from hub.ledger.chain_runs import TooScattered
 from hub.ledger.chains import MARK_BYTES, Chains, TooManyChains, has_room_for_books, save_books
+from hub.ledger.flow_totals import FlowTotals
 from hub.registry import Registry
-from wire.batch import OpenBatch, open_batch
+from wire.batch import Kind, OpenBatch, decode_flows, open_batch
 from wire.books import Books
 from wire.errors import WireError
+from wire.flows import records_of
 from wire.names import parse_batch_subject
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Booking:
     def __init__(self, registry: Registry, mark_bytes: int = MARK_BYTES) -> None:
         self._registry = registry
         self._chains = Chains(registry, mark_bytes)
+        self._flows = FlowTotals(registry)
         self._keys: dict[str, tuple[bool, list[bytes]]] = {}
         self._sessions: dict[str, str] = {}
         self._configuration = -1
@@ -121,6 +124,7 @@ class Booking:
 
     def _forget(self) -> None:
         self._chains.forget()
+        self._flows.forget()
         self._positions.clear()
         self._sessions.clear()
 
@@ -146,6 +150,7 @@ class Booking:
                 self._book_one(one, batch, booked) for one, batch in zip(incoming, verified, strict=True)
             ]
             self._chains.write(time.time_ns())
+            self._flows.write()
             db.executemany(
                 """INSERT INTO positions VALUES(?, ?, ?) ON CONFLICT(stream) DO UPDATE
                    SET created = excluded.created, sequence = excluded.sequence""",
@@ -180,6 +185,7 @@ class Booking:
                 raise batch
             header = batch.header
             agent, session = header.agent, header.session
+            flows = list(records_of(decode_flows(batch))) if header.kind is Kind.FLOWS else []
             self._check_session(agent, session, one.stored_ns)
             chain = self._chains.get((agent, header.boot, session, header.lane.value), one.stored_ns)
             new = self._chains.add(chain, batch, len(one.data), one.stored_ns, redelivery=redelivery)
@@ -196,6 +202,8 @@ class Booking:
             self._chains.mark(one.stream, one.subject, one.sequence, len(one.data), one.stored_ns)
         if new:
             self._counting.batches += 1
+            if flows:
+                self._flows.add(session, flows)
             self._counting.packets += header.packets if header.kind == "packets" else 0
             booked.append((agent, one.stored_ns))
         elif redelivery:

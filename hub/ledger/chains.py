@@ -77,7 +77,8 @@ _COUNTS = (
 
 def books_order(books: Books) -> tuple[int, ...]:
     """Grows with time: of two sets of running totals of one boot the greater is the newer."""
-    return (books.received, books.captured, books.spooled, books.acknowledged + books.dropped_oldest)
+    delivered = books.acknowledged + books.dropped_oldest
+    return (books.received, books.captured, books.spooled, delivered, books.flows_shipped or 0)
 
 
 class Chains:
@@ -211,7 +212,7 @@ class Chains:
             if header.body_bytes == 0:
                 counts["declared_newest"] += header.packets
                 counts["tombstones"] += 1
-        else:
+        elif header.kind is Kind.PACKETS:
             counts["packets"] += header.packets
             counts["captured_bytes"] += header.captured_bytes
             counts["original_bytes"] += header.original_bytes

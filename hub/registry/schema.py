@@ -119,7 +119,20 @@ _VERSION_1 = (
         BEGIN UPDATE configuration SET version = version + 1; END""",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+_VERSION_2 = (
+    # What flow records add up to: a session's largest flows (hub/ledger/flow_totals.py), and the sum of all others.
+    """CREATE TABLE session_flows(
+        session TEXT NOT NULL, protocol INTEGER NOT NULL, address_a BLOB NOT NULL, port_a INTEGER NOT NULL,
+        address_b BLOB NOT NULL, port_b INTEGER NOT NULL, packets_a INTEGER NOT NULL, packets_b INTEGER NOT NULL,
+        bytes_a INTEGER NOT NULL, bytes_b INTEGER NOT NULL, first_timestamp_ns INTEGER NOT NULL,
+        last_timestamp_ns INTEGER NOT NULL,
+        PRIMARY KEY(session, protocol, address_a, port_a, address_b, port_b)) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE session_flows_rest(
+        session TEXT PRIMARY KEY, flows INTEGER NOT NULL, packets INTEGER NOT NULL, bytes INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
 """STEPS[n] brings a file of version n to n + 1. Never edit a released step; append."""
 
 

@@ -37,6 +37,8 @@ class SessionView:
     """The filter revision the agent says is attached; None: it has said nothing yet."""
     applied_payload: PayloadPolicy | None
     """The payload policy the agent says is in force; None: it has said nothing yet."""
+    applied_flow_records: bool | None
+    """Whether the agent says that it counts flows; None: it has said nothing yet."""
     ended: bool
     can_pause: bool
     can_resume: bool
@@ -66,6 +68,8 @@ class SessionView:
             "snaplen": spec.snaplen if spec else None,
             "flow_cutoff_bytes": spec.flow_cutoff_bytes if spec else None,
             "flow_sampling": spec.flow_sampling if spec else None,
+            "flow_records": spec.flow_records if spec else None,
+            "applied_flow_records": self.applied_flow_records,
             "priority": spec.priority.text if spec else None,
             "payload": spec.payload.to_map() if spec else None,
             "applied_payload": self.applied_payload.to_map() if self.applied_payload is not None else None,
@@ -97,6 +101,7 @@ def view(record: SessionRecord) -> SessionView:
         filter=spec.filter if spec is not None else "",
         applied_revision=reported.filter_revision if reported is not None else None,
         applied_payload=reported.payload if reported is not None else None,
+        applied_flow_records=reported.flow_records if reported is not None else None,
         ended=record.ended_ns is not None,
         can_pause=active and wanted == "running" and word not in ("refused", "failed"),
         can_resume=active and wanted == "paused",

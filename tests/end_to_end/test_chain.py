@@ -1,9 +1,11 @@
 """The chain without a browser: capture, export, evidence, the stock NATS CLI."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,42 @@ def test_the_filter_judges_what_the_kernels_own_tunnel_carries(
     assert {(packet[12:14], packet[23]) for packet in inside} == {(b"\x08\0", 1)}
     for here, _, _ in ends:
         here.run("ip", "link", "del", "vx0")
+
+
+def test_flows_are_counted_whatever_is_kept_and_reach_page_and_csv(
+    stand: Stand, curl: Curl, tmp_path: Path
+) -> None:
+    host, client = stand.lab["web1"], stand.lab["db1"]
+    session = curl.start("web1", "eth0", "tcp port 9", flow_records=True)
+    wait_for(lambda: curl.session(session)["applied_flow_records"], "flows are counted")
+    ping(client, host.address, count=30, mark=LAST)
+    curl.order(session, "stop", "stopped")
+    told = curl.wait_balanced(session)
+    books = told["books"]
+    assert books["received"] == 0, "the filter takes nothing"
+    assert books["flows_counted"] == books["flows_shipped"] + books["flows_own"]
+    assert books["flows_counted"] + books["flows_unattributed"] == books["filtered"]
+    text = curl.page(f"/sessions/{session}/flows.csv")
+    rows = list(csv.DictReader(text.splitlines()))
+    ends = {host.address, client.address}
+    (pings,) = [
+        row for row in rows if row["protocol"] == "icmp" and {row["address_a"], row["address_b"]} == ends
+    ]
+    assert (pings["packets_a"], pings["packets_b"]) == ("30", "30")
+    assert pings["bytes_a"] == pings["bytes_b"]
+    assert sum(int(row["packets_a"]) + int(row["packets_b"]) for row in rows) == books["flows_shipped"]
+    page = curl.page(f"/sessions/{session}")
+    assert 'data-testid="flow"' in page
+    assert host.address in page
+    evidence = curl.download(session, tmp_path / "flows.wpz")
+    assert "intact" in stand.in_hub(*WIRE, "verify", str(evidence))
+    with zipfile.ZipFile(evidence) as archive:
+        (name,) = [name for name in archive.namelist() if name.startswith("messages")]
+        (tmp_path / "messages").write_bytes(archive.read(name))
+    lines = stand.in_hub("sh", "-c", f"{' '.join(WIRE)} decode < {tmp_path / 'messages'}").splitlines()
+    assert sum(" flow icmp " in line and host.address in line for line in lines) >= 1
+    exported = read_capture(curl.download(session, tmp_path / "flows.pcapng"))
+    assert (exported.complaint, exported.packets) == (None, [])
 
 
 def test_a_wrong_filter_is_refused_with_libpcaps_words(stand: Stand, curl: Curl) -> None:

@@ -48,7 +48,14 @@ def test_every_module_template_and_static_file_is_in_it(wheel: Path) -> None:
         if package or path.parts[0] in {"web", "bpf"} or path.name == "py.typed":
             wanted.add(str(path))
     assert wanted - inside == set()
-    modules = ("wire/_columns", "agent/_payload", "agent/_tpacket", "agent/_libpcap", "hub/observe/_observe")
+    modules = (
+        "wire/_columns",
+        "agent/_flows",
+        "agent/_payload",
+        "agent/_tpacket",
+        "agent/_libpcap",
+        "hub/observe/_observe",
+    )
     assert {f"{module}.abi3.so" for module in modules} <= inside
 
 

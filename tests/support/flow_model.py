@@ -13,6 +13,12 @@ Key = tuple[bytes, bytes, int, int, int, int]
 
 def key_of(frame: bytes, *, network_at: int = 14) -> Key | None:
     """(lower address, upper address, lower port, upper port, protocol, version); None: belongs to no flow."""
+    found = flow_of(frame, network_at=network_at)
+    return None if found is None else found[0]
+
+
+def flow_of(frame: bytes, *, network_at: int = 14) -> tuple[Key, bool] | None:
+    """(the key, whether the lower end sent it)."""
     try:
         return _key(frame, network_at)
     except (IndexError, struct.error):
@@ -25,7 +31,7 @@ def _take(frame: bytes, at: int, size: int) -> bytes:
     return frame[at : at + size]
 
 
-def _key(frame: bytes, at: int) -> Key | None:
+def _key(frame: bytes, at: int) -> tuple[Key, bool] | None:
     if at:
         kind = _take(frame, at - 2, 2)
         for _ in range(2):
@@ -61,11 +67,10 @@ def _key(frame: bytes, at: int) -> Key | None:
     if protocol in WITH_PORTS and not fragment:
         ports = struct.unpack("=HH", _take(frame, at, 4))
     order = struct.Struct("=QQ")
-    ends = sorted(
-        ((*order.unpack(source), ports[0], source), (*order.unpack(target), ports[1], target)),
-        key=lambda end: end[:3],
-    )
-    return ends[0][3], ends[1][3], ends[0][2], ends[1][2], protocol, version
+    ends = [(*order.unpack(source), ports[0], source), (*order.unpack(target), ports[1], target)]
+    forward = ends[0][:3] <= ends[1][:3]
+    lower, upper = ends if forward else reversed(ends)
+    return (lower[3], upper[3], lower[2], upper[2], protocol, version), forward
 
 
 def place_in_sample(key: Key) -> int:
@@ -101,3 +106,35 @@ class FlowModel:
                 return False
             self.bytes_of[key] = self.bytes_of.get(key, 0) + len(frame)
         return True
+
+
+@dataclass
+class CountsModel:
+    """Counts every frame that is seen: packets and bytes from the lower end, then those from the upper one."""
+
+    network_at: int = 14
+    tag_beside: bool = False
+    """As on an interface: the kernel has taken the outer tag out, and drops a frame whose tag is cut off."""
+    flows: dict[Key, list[int]] = field(default_factory=dict)
+    unattributed: int = 0
+
+    def see(self, *seen: bytes) -> None:
+        for frame in seen:
+            inner = frame
+            if self.tag_beside and frame[12:14] in (b"\x81\0", b"\x88\xa8"):
+                if len(frame) < 20:  # skb_vlan_untag pulls two bytes more than a tag has
+                    continue
+                inner = frame[:12] + frame[16:]
+            found = flow_of(inner, network_at=self.network_at)
+            if found is None:
+                self.unattributed += 1
+                continue
+            key, from_lower = found
+            counts = self.flows.setdefault(key, [0, 0, 0, 0])
+            at = 0 if from_lower else 2
+            counts[at] += 1
+            counts[at + 1] += len(frame)
+
+    @property
+    def packets(self) -> int:
+        return sum(counts[0] + counts[2] for counts in self.flows.values())

@@ -21,10 +21,11 @@ from agent.bpf_filter import FilterError, compile_filter
 from hub.registry import Registry
 from tests.support.nats_backbone import AgentKeys, Backbone
 from wire.batch import Body, Kind, seal_batch
-from wire.body import Columns, encode_body, sums_of
+from wire.body import Buffer, Columns, encode_body, sums_of
 from wire.books import Books
 from wire.clock import Clock
 from wire.control import Domain, seal, unseal
+from wire.flows import FlowColumns, encode_flows
 from wire.names import (
     Lane,
     batch_subject,
@@ -77,6 +78,7 @@ class FakeAgent:
     refuse: dict[str, str] = field(default_factory=dict)
     """Interface → reason."""
     answers: bool = True
+    capabilities: tuple[str, ...] = ()
     beats: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -167,6 +169,7 @@ class FakeAgent:
             desired_revision=self.desired.revision,
             capture_path="af_packet+cbpf",
             capture_path_reason="no BCC on this host",
+            capabilities=self.capabilities,
             interfaces=INTERFACES,
             best_interface="eth0",
             best_interface_reason="it carries the default route by way of 10.0.0.1",
@@ -241,6 +244,14 @@ class FakeAgent:
         )
         books.acknowledged += sums.packets
 
+    async def send_flows(self, session: str, records: FlowColumns) -> None:
+        """Ship flow records: one signed batch, and books that say so."""
+        counts = (*unpacked(records.packets_a), *unpacked(records.packets_b))
+        books = self.chains[session].books
+        books.flows_counted = books.flows_shipped = sum(counts)
+        books.flows_own, books.flows_unattributed = 0, 12
+        await self._seal(session, Body.of(encode_flows(records)), kind=Kind.FLOWS)
+
     async def close(self, spec: SessionSpec) -> None:
         """Write the closing batch."""
         self.chains[spec.id].closed = True
@@ -274,6 +285,11 @@ class FakeAgent:
         await self.connection.jetstream().publish(subject, message, headers={"Nats-Msg-Id": identity})
         chain.sequence += 1
         chain.head = head
+
+
+def unpacked(column: Buffer) -> tuple[int, ...]:
+    """A u64 column's numbers."""
+    return struct.unpack(f"<{memoryview(column).nbytes // 8}Q", column)
 
 
 @asynccontextmanager

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import httpx
 
+from hub.ledger.flow_totals import flow_table
+from hub.web.pages import count
 from tests.support.nats_backbone import backbone, until
 from tests.web.fake_agent import FakeAgent, fake_agent, udp_packet
 from tests.web.site import Browser, Site, site
+from tests.wire import make
+from wire.flows import end_text, records_of
 
 PRIME = 101
 
@@ -187,6 +191,59 @@ async def test_flow_rules_are_offered_where_the_agent_has_ebpf(tmp_path: Path) -
             assert (answer.status_code, "no BCC" in answer.text) == (422, True)
         assert page.hub.registry.sessions.all() == []
         assert (await client.post("/live", form | {"flow_sampling": "1"})).status_code == 204
+
+
+async def test_counting_flows_is_offered_where_the_agent_can_and_its_records_are_shown(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as (page, client, agent):
+        form = {"agent": "web1", "interface.web1": "eth0", "snaplen": "96", "overflow": "drop_oldest"}
+        counted = form | {"flow_records": "1"}
+        refused = await client.post("/live", counted)
+        assert refused.status_code == 422
+        assert "web1 can&#39;t: that needs eBPF and a present agent (no BCC on this host)" in refused.text
+        agent.capabilities = ("ring", "count-filtered", "flow-rules")
+        await agent.report()
+        await until(lambda: page.hub.presence.all()[0].report.capabilities != ())  # type: ignore[union-attr]
+        assert "a present agent" in (await client.post("/live", counted)).text, "it has eBPF, and is older"
+        body = {"agent": "web1", "interface": "eth0", "flow_records": True}
+        answer = await client.post_json("/api/sessions", body)
+        assert (answer.status_code, "a present agent" in answer.text) == (422, True)
+        assert page.hub.registry.sessions.all() == []
+        agent.capabilities = (*agent.capabilities, "flow-records")
+        await agent.report()
+        await until(lambda: len(page.hub.presence.all()[0].report.capabilities) == 4)  # type: ignore[union-attr]
+        session = await start(client, flow_records=True)
+        await wait_for_state(client, session, "running")
+        path = f"/sessions/{session}"
+        assert "Asked for, but not counted" in (await client.get(path)).text, (
+            "the fake one doesn't say that it does"
+        )
+        assert (await client.get(f"/api{path}")).json()["session"]["flow_records"] is True
+        records = make.flow_columns(130)
+        await agent.send_flows(session, records)
+        await until(lambda: len(flow_table(page.hub.registry, session).rows) == 130)
+        shown = (await client.get(f"{path}/flows")).text
+        assert shown.count('data-testid="flow"') == 100
+        assert f"{count(30)} smaller flows" in shown
+        assert count(12) in shown
+        largest = max(records_of(records), key=lambda one: one.bytes_a + one.bytes_b)
+        assert end_text(largest.address_a, largest.port_a) in shown
+        answer = await client.get(f"{path}/flows.csv")
+        assert answer.headers["content-type"].startswith("text/csv")
+        assert answer.headers["content-disposition"].endswith('.flows.csv"')
+        assert len(answer.text.splitlines()) == 131
+        panel = (await client.get(f"{path}/filter")).text
+        assert 'name="flow_records" value="1" checked' in panel
+        off = await client.post(f"{path}/filter", {"filter": "", "snaplen": "96"})
+        assert off.status_code == 200
+        spec = page.hub.registry.sessions.require(session).spec
+        assert spec is not None
+        assert (spec.flow_records, spec.filter_revision) == (False, 2)
+        assert "Not counted now" in (await client.get(path)).text
+        on = (await client.post_json(f"/api{path}/filter", {"filter": "", "flow_records": True})).json()
+        assert on["session"]["flow_records"] is True
+        assert (await client.get("/sessions/" + "b" * 26 + "/flows.csv")).status_code == 404
 
 
 async def test_a_refusal_is_shown_with_its_reason(tmp_path: Path) -> None:

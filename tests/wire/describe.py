@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.wire import make
-from wire.batch import Kind, decode_columns, decode_tombstone, open_batch, split_messages
+from wire.batch import Kind, decode_columns, decode_flows, decode_tombstone, open_batch, split_messages
 from wire.control import Domain, open_certificate, unseal
 from wire.decode_outputs import packets_of
 from wire.evidence import verify_wpz
+from wire.flows import records_of
 from wire.report import Heartbeat, Report
 from wire.session import Desired
 from wire.verify_command import as_map
@@ -64,6 +65,8 @@ def describe_batch(message: bytes) -> Any:
     described = {"header": plain(batch.header), "header_hash": batch.header_hash.hex()}
     if batch.header.kind is Kind.PACKETS:
         described["packets"] = [plain(list(packet)) for packet in packets_of(decode_columns(batch))]
+    elif batch.header.kind is Kind.FLOWS:
+        described["flows"] = [plain(one._asdict()) for one in records_of(decode_flows(batch))]
     elif batch.header.kind is Kind.TOMBSTONE:
         described["replaced"] = plain(decode_tombstone(batch))
     return described

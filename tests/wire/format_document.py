@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wire import batch, body, books, control, cose
+from wire import batch, body, books, control, cose, flows
 from wire.clock import Clock
 from wire.compression import decompress_body
 from wire.payload import PayloadPolicy
@@ -73,6 +73,7 @@ def bounds_table() -> str:
             "MAX_REPLACED",
             "batches in a tombstone; its sums, and each of its entries, are at most what such batches can hold",
         ),
+        ("MAX_FLOWS", "flow records in a batch"),
         ("MAX_TURNED_AWAY", "packets in a tombstone without a list"),
         ("TARGET_BODY_BYTES", "where an agent closes a batch (not a limit for readers)"),
     )
@@ -168,6 +169,7 @@ def generated() -> dict[str, str]:
             ("key", "meaning"), [(f"`{name}`", text) for name, text in books.DOCUMENTATION.items()]
         ),
         "packets": columns_table(body.PACKET_COLUMNS),
+        "flow-records": columns_table(flows.FLOW_COLUMNS),
         "tombstone": columns_table(body.TOMBSTONE_COLUMNS),
         "flags": table(
             ("bits", "flag", "meaning"), [(bits, name, text) for name, (bits, text) in body.FLAGS.items()]

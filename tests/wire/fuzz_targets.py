@@ -13,6 +13,7 @@ from wire import (
     control,
     cose,
     enrolment,
+    flows,
     framing,
     pcapng,
     report,
@@ -45,6 +46,9 @@ def read_batch(data: bytes) -> None:
         assert 1 <= len(columns) == header.packets <= batch.MAX_PACKETS
         assert memoryview(columns.data).nbytes == header.captured_bytes <= batch.MAX_BODY_BYTES
         assert batch.encode_body(columns) is not None
+    elif header.kind is batch.Kind.FLOWS:
+        assert header.packets == 0
+        check_flows(batch.decode_flows(opened))
     elif header.kind is batch.Kind.TOMBSTONE:
         assert len(batch.decode_tombstone(opened)) <= batch.MAX_REPLACED
 
@@ -68,6 +72,24 @@ def read_body(data: bytes) -> None:
         sums = body.sums_of(columns)
         assert sums.captured_bytes == memoryview(columns.data).nbytes
         assert body.decode_body(body.encode_body(columns)).data == columns.data
+
+
+def read_flows(data: bytes) -> None:
+    """Flow records."""
+    check_flows(flows.decode_flow_columns(data))
+
+
+def check_flows(columns: flows.FlowColumns) -> None:
+    """Each record keeps the bounds, and the columns come back as they were."""
+    assert 1 <= len(columns) <= flows.MAX_FLOWS
+    records = list(flows.records_of(columns))
+    assert len(records) == len(columns)
+    for one in records:
+        assert len(one.address_a) == len(one.address_b) == (4 if one.version == 4 else 16)
+        assert max(one[6:10]) <= flows.MAX_FLOW_COUNT
+        assert one.first_timestamp_ns <= one.last_timestamp_ns <= flows.MAX_FLOW_TIME_NS
+        assert one.ends
+    assert list(flows.records_of(flows.decode_flow_columns(flows.encode_flows(columns)))) == records
 
 
 def read_replaced(data: bytes) -> None:
@@ -172,7 +194,7 @@ def read_capture(data: bytes) -> None:
 
 READERS = (
     *(read_batch, read_header, read_body, read_replaced, read_stream),
-    *(read_envelope, read_cbor, read_json, read_capture),
+    *(read_envelope, read_cbor, read_json, read_capture, read_flows),
 )
 
 
@@ -193,6 +215,8 @@ def corpus() -> list[bytes]:
             plain = compression.decompress_body(packed, opened.header.compression, opened.header.body_bytes)
             if opened.header.kind is batch.Kind.PACKETS:
                 seeds.append((2, plain))
+            if opened.header.kind is batch.Kind.FLOWS:
+                seeds.append((9, plain))
             if opened.header.kind is batch.Kind.TOMBSTONE and plain:
                 seeds.append((3, b"\x03" + plain))
     packed = compression.compress_body(b"wirepool" * 512, "zstd")[1]

@@ -25,6 +25,7 @@ from wire.batch import (
     seal_tombstone_fields,
     sums_of,
 )
+from wire.flows import FlowColumns, encode_flows
 from wire.keys import SigningKey
 from wire.strict_cbor import MAJOR_BYTES, dumps_map, encode_head
 
@@ -104,6 +105,38 @@ def packets_batch(
         last_timestamp_ns=sums.last_timestamp_ns,
     )
     return seal_batch(filled | changes, body, key)
+
+
+def flow_columns(count: int, seed: int = 1) -> FlowColumns:
+    """`count` flow records of both IP versions."""
+    dice = random.Random(seed)
+    rows = []
+    for index in range(count):
+        version = dice.choice((4, 6))
+        ends = [dice.randbytes(4).ljust(16, b"\0") if version == 4 else dice.randbytes(16) for _ in range(2)]
+        first_ns = START_NS + index * 1_000_003
+        rows.append(
+            (
+                *(version, dice.choice((1, 6, 17, 58)), *ends, dice.randrange(65536), 443),
+                *(dice.randrange(1000), dice.randrange(1000), dice.randrange(10**6), dice.randrange(10**6)),
+                *(first_ns, first_ns + dice.randrange(10**9)),
+            )
+        )
+    columns = list(zip(*rows, strict=True))
+    return FlowColumns(
+        bytes(columns[0]),
+        bytes(columns[1]),
+        b"".join(columns[2]),
+        b"".join(columns[3]),
+        *(struct.pack(f"<{count}H", *column) for column in columns[4:6]),
+        *(struct.pack(f"<{count}Q", *column) for column in columns[6:]),
+    )
+
+
+def flows_batch(count: int = 5, *, seed: int = 1, **changes: Any) -> tuple[bytes, bytes]:
+    """A sealed flows batch: (message, header hash)."""
+    filled = fields(kind=Kind.FLOWS, last_timestamp_ns=START_NS + 10**9)
+    return seal_batch(filled | changes, Body.of(encode_flows(flow_columns(count, seed))), AGENT_KEY)
 
 
 def tombstone(

@@ -55,6 +55,22 @@ def batches() -> dict[str, bytes]:
     made["batch-payload.bin"] = make.packets_batch(
         3, payload=PayloadPolicy("masked", 64, ((443, 443), (8000, 8100)))
     )[0]
+    made["batch-flows.bin"] = make.flows_batch(
+        6,
+        books=Books(
+            received=4,
+            captured=4,
+            spooled=4,
+            acknowledged=4,
+            filtered=9,
+            sampled_out=0,
+            cut_off=0,
+            flows_counted=12,
+            flows_unattributed=1,
+            flows_own=2,
+            flows_shipped=10,
+        ),
+    )[0]
     made["closing.bin"] = make.closing(9, first_hash)[0]
     made["stream.bin"] = b"\n".join(make.chain(4)) + b"\n"
     return made

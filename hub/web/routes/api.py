@@ -24,7 +24,7 @@ from wire.errors import WireError
 from wire.names import check_agent_id, check_session_id
 from wire.payload import FULL, PayloadPolicy
 from wire.priority import NO_PRIORITY, PriorityRules, parse
-from wire.report import CAN_FLOW_RULES, CAN_LOOK_INSIDE
+from wire.report import CAN_COUNT_FLOWS, CAN_FLOW_RULES, CAN_LOOK_INSIDE
 from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
 AnyRequest = Request[Any, Any, Any]
@@ -165,7 +165,7 @@ def _session_json(hub: Hub, session_id: str) -> dict[str, Any]:
 @post("/api/sessions", status_code=201)
 async def start_session_json(request: AnyRequest) -> dict[str, Any]:
     """Start one session: agent, interface; optional filter, snaplen, payload, priority (as text), flow cut-off,
-    sampling, promiscuous, overflow, limits, retention."""
+    sampling and records, promiscuous, overflow, limits, retention."""
     hub = hub_of(request)
     body = await _body(request)
     known = {
@@ -179,6 +179,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         "promiscuous",
         "overflow",
         "exclude_own_traffic",
+        "flow_records",
         *NUMBERS,
     }
     unknown = sorted(set(body) - known)
@@ -194,7 +195,9 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
             raise ClientException(f"filter: {verdict.text}", status_code=422)
     inside = _flag(body, "filter_inside_tunnels", False)
     flows = (body.get("flow_cutoff_bytes") is not None, body.get("flow_sampling") not in (None, 1))
-    for asked, capability in ((any(flows), CAN_FLOW_RULES), (inside, CAN_LOOK_INSIDE)):
+    counted = _flag(body, "flow_records", False)
+    needed = ((any(flows), CAN_FLOW_RULES), (inside, CAN_LOOK_INSIDE), (counted, CAN_COUNT_FLOWS))
+    for asked, capability in needed:
         if asked and (why := cannot(hub, [agent], capability)):
             raise ClientException(why, status_code=422)
     limits = {name: _number(body, name, low, high) for name, (low, high) in NUMBERS.items()}
@@ -208,6 +211,7 @@ async def start_session_json(request: AnyRequest) -> dict[str, Any]:
         promiscuous=_flag(body, "promiscuous", False),
         overflow=_text(body, "overflow", "drop_oldest"),  # type: ignore[arg-type]
         exclude_own_traffic=_flag(body, "exclude_own_traffic", True),
+        flow_records=counted,
         payload=_payload(body) or FULL,
         priority=_priority(body) or NO_PRIORITY,
         user=web_session(request).user,
@@ -230,7 +234,7 @@ def _order(name: str) -> Any:
 @post("/api/sessions/{session_id:str}/filter", status_code=200)
 async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> dict[str, Any]:
     """Change `filter` and, if given, `filter_inside_tunnels`, `snaplen`, `flow_cutoff_bytes` (0: none),
-    `flow_sampling`, `payload` and `priority`."""
+    `flow_sampling`, `flow_records`, `payload` and `priority`."""
     hub = hub_of(request)
     body = await _body(request)
     record = hub.registry.sessions.require(check_session_id(session_id))
@@ -244,7 +248,10 @@ async def change_filter_json(request: AnyRequest, session_id: FromPath[str]) -> 
         verdict = await judge_filter(hub, [(record.agent, record.spec.interface)], text)
         if verdict.kind == "error":
             raise ClientException(f"filter: {verdict.text}", status_code=422)
-    flows = FlowOptions(cutoff_bytes or None, one_in)
+    counted = _flag(body, "flow_records", record.spec.flow_records)
+    if counted and not record.spec.flow_records and (why := cannot(hub, [record.agent], CAN_COUNT_FLOWS)):
+        raise ClientException(f"flow_records: {why}", status_code=422)
+    flows = FlowOptions(cutoff_bytes or None, one_in, counted)
     inside = _flag(body, "filter_inside_tunnels", record.spec.filter_inside_tunnels)
     if inside and (why := cannot(hub, [record.agent], CAN_LOOK_INSIDE)):
         raise ClientException(why, status_code=422)

@@ -3,11 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from litestar import Request, get
+from litestar import Request, Response, get
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from hub.http.streaming import download
+from hub.ledger.flow_totals import flow_table
+from hub.web.flow_csv import csv_of
 from hub.web.running import Hub, hub_of
 from wire.names import check_session_id
 
@@ -44,4 +46,16 @@ async def export_wpz(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
     )
 
 
-handlers = [export_pcapng, export_wpz]
+@get("/sessions/{session_id:str}/flows.csv")
+async def export_flows(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+    """The flows that are kept of the session, the largest first, for a spreadsheet."""
+    hub = hub_of(request)
+    name = file_name(hub, session_id, "flows.csv")
+    return Response(
+        csv_of(flow_table(hub.registry, session_id)),
+        media_type="text/csv; charset=utf-8",
+        headers={"content-disposition": f'attachment; filename="{name}"'},
+    )
+
+
+handlers = [export_pcapng, export_wpz, export_flows]

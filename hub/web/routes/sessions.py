@@ -8,6 +8,7 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from hub.agents.sessions import FlowOptions
+from hub.ledger.flow_totals import FlowTable, flow_table
 from hub.ledger.session_books import session_books
 from hub.registry import ConflictError
 from hub.web.books_table import groups, verdict_of
@@ -20,12 +21,14 @@ from hub.web.session_view import SessionView, matches, view
 from wire.errors import WireError
 from wire.names import check_session_id
 from wire.priority import parse
-from wire.report import CAN_LOOK_INSIDE
+from wire.report import CAN_COUNT_FLOWS, CAN_LOOK_INSIDE
 from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
 AnyRequest = Request[Any, Any, Any]
 
 MAX_LISTED = 200
+MAX_SHOWN_FLOWS = 100
+"""The rest is one sum; the CSV file has as many as are kept."""
 MAX_SEARCHED = 5_000
 """The newest sessions a search looks at."""
 SETTLING_NS = 10 * 10**9
@@ -62,6 +65,26 @@ def _context(hub: Hub, one: SessionView) -> dict[str, Any]:
         if account.quarantined
         else [],
     }
+
+
+def _with_flows(hub: Hub, one: SessionView) -> dict[str, Any]:
+    flows = flow_table(hub.registry, one.record.id, MAX_SHOWN_FLOWS)
+    return {**_context(hub, one), "flows": flows, "flows_state": _flows_state(hub, one, flows)}
+
+
+def _flows_state(hub: Hub, one: SessionView, flows: FlowTable) -> str:
+    """A sentence on the counting of flows; "" where nobody asked for it."""
+    spec = one.record.spec
+    if spec is None or not spec.flow_records:
+        return "Not counted now; what was counted before:" if flows.rows else ""
+    if one.ended or one.applied_flow_records:
+        return "Every packet that the capture's socket saw, whatever of it was kept."
+    if one.applied_flow_records is None:
+        return "Asked for; the agent hasn't answered yet."
+    why = (
+        cannot(hub, [one.record.agent], CAN_COUNT_FLOWS) or one.reason or "the agent begins within a second."
+    )
+    return f"Asked for, but not counted: {why}"
 
 
 def _require(hub: Hub, session_id: str) -> SessionView:
@@ -109,8 +132,15 @@ async def session_page(request: AnyRequest, session_id: FromPath[str]) -> Respon
     hub = hub_of(request)
     one = _require(hub, session_id)
     return hub.pages.page(
-        request, "pages/session.html", estimate=hub.export.estimate([session_id]), **_context(hub, one)
+        request, "pages/session.html", estimate=hub.export.estimate([session_id]), **_with_flows(hub, one)
     )
+
+
+@get("/sessions/{session_id:str}/flows")
+async def flows_fragment(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+    """The largest flows, as they are now."""
+    hub = hub_of(request)
+    return hub.pages.fragment("fragments/flow_totals.html", **_with_flows(hub, _require(hub, session_id)))
 
 
 @get("/sessions/{session_id:str}/state")
@@ -162,6 +192,7 @@ async def filter_form(request: AnyRequest, session_id: FromPath[str]) -> Respons
         inside_tunnels=one.record.spec.filter_inside_tunnels,
         flow_cutoff_bytes=str(one.record.spec.flow_cutoff_bytes or ""),
         flow_sampling=str(one.record.spec.flow_sampling or ""),
+        flow_records=one.record.spec.flow_records,
         payload=payload_texts(one.record.spec.payload),
         priority=one.record.spec.priority.text,
         priority_error="",
@@ -208,11 +239,19 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
             hub, [(one.record.agent, one.record.spec.interface)], text, snaplen or MAX_SNAPLEN
         )
         error = verdict.text if verdict.kind == "error" else ""
+    if (
+        not error
+        and "flow_records" in form
+        and one.record.spec is not None
+        and not one.record.spec.flow_records
+    ):
+        why = cannot(hub, [one.record.agent], CAN_COUNT_FLOWS)
+        error = f"Count flows: {why}" if why else ""
     if not error and not payload_error and not priority_error:
         try:
             if rules is not None:
                 hub.sessions.change_priority(one.record.id, rules)
-            flows = FlowOptions(cutoff_bytes, one_in)
+            flows = FlowOptions(cutoff_bytes, one_in, "flow_records" in form)
             hub.sessions.change_filter(one.record.id, text, snaplen, flows, policy, inside)
         except WireError as refused:
             error = f"{refused}"
@@ -226,6 +265,7 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
             inside_tunnels=inside,
             flow_cutoff_bytes=cutoff_text,
             flow_sampling=sampling_text,
+            flow_records="flow_records" in form,
             payload=payload,
             priority=str(priority_text or ""),
             priority_error=priority_error,
@@ -251,6 +291,7 @@ handlers = [
     delete_packets,
     sessions_page,
     session_page,
+    flows_fragment,
     session_state_fragment,
     filter_form,
     change_filter,

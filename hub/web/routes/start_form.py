@@ -13,7 +13,12 @@ from hub.web.payload_form import PAYLOAD_FIELDS, read_payload
 from hub.web.running import Hub
 from wire.errors import WireError
 from wire.priority import MAX_TEXT_BYTES, parse
-from wire.report import CAN_FLOW_RULES, CAN_LOOK_INSIDE, InterfaceReport
+from wire.report import (
+    CAN_COUNT_FLOWS,
+    CAN_FLOW_RULES,
+    CAN_LOOK_INSIDE,
+    InterfaceReport,
+)
 from wire.session import (
     MAX_FILTER_BYTES,
     MAX_FLOW_CUTOFF_BYTES,
@@ -52,6 +57,7 @@ class StartForm:
     exclude_own_traffic: bool = True
     flow_cutoff_bytes: str = ""
     flow_sampling: str = ""
+    flow_records: bool = False
     max_duration_s: str = ""
     max_packets: str = ""
     max_bytes: str = ""
@@ -73,6 +79,7 @@ class StartForm:
             or self.overflow != "drop_oldest"
             or not self.exclude_own_traffic
             or self.filter_inside_tunnels
+            or self.flow_records
             or self.payload_policy != "full"
             or bool(self.priority)
         )
@@ -97,6 +104,8 @@ class Order:
             found["flow_sampling"] = CAN_FLOW_RULES
         if options["filter_inside_tunnels"]:
             found["filter_inside_tunnels"] = CAN_LOOK_INSIDE
+        if options["flow_records"]:
+            found["flow_records"] = CAN_COUNT_FLOWS
         return found
 
 
@@ -116,6 +125,7 @@ def read(form: FormMultiDict) -> StartForm:
         promiscuous="promiscuous" in form,
         overflow=str(form.get("overflow", "drop_oldest")),
         exclude_own_traffic="exclude_own_traffic" in form,
+        flow_records="flow_records" in form,
     )
     result.payload_policy = str(form.get("payload_policy", "full"))
     result.payload_keep_bytes = str(form.get("payload_keep_bytes", "")).strip()[:32]
@@ -154,6 +164,7 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
         "promiscuous": form.promiscuous,
         "overflow": form.overflow,
         "exclude_own_traffic": form.exclude_own_traffic,
+        "flow_records": form.flow_records,
     }
     if form.overflow not in OVERFLOWS:
         errors["overflow"] = "Choose one of the list."

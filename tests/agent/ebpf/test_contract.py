@@ -23,17 +23,17 @@ _FIELDS = {
         ),
     ),
     "flow": (contract.FLOW, ("bytes",)),
+    "one_way": (contract.ONE_WAY, ("packets", "bytes")),
+    "flow_counter": (contract.FLOW_COUNTER, ("from_lower", "from_upper", "first_ns", "last_ns")),
     "steering": (contract.STEERING, ("rings", "rules", "network_at", "unused")),
     "network_key": (contract.NETWORK_KEY, ("bits", "address")),
     "port_set": (struct.Struct(f"={contract.PORTS_BYTES}s"), ("bits",)),
 }
-_CONSTANTS = {
-    name: getattr(contract, name)
-    for name in (
-        *("SLOT_FILTER", "SLOT_KEEP", "SLOTS", "FLOWS"),
-        *("BY_NETWORK", "BY_PORT", "PRIORITY_NETWORKS"),
-    )
-}
+_NAMES = (
+    *("SLOT_FILTER", "SLOT_KEEP", "SLOTS", "INNER_AT", "FLOW_MARK", "FLOWS", "FLOW_COUNTERS"),
+    *("BY_NETWORK", "BY_PORT", "PRIORITY_NETWORKS"),
+)
+_CONSTANTS = {name: getattr(contract, name) for name in _NAMES}
 
 
 def test_sizes_offsets_and_slots_agree(tmp_path: Path) -> None:

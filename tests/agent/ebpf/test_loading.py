@@ -53,9 +53,9 @@ def test_a_way_is_open_and_each_capture_has_maps_of_its_own(way: str) -> None:
     before = held()
     with programs(way) as one, programs(way) as other:  # type: ignore[union-attr]
         assert re.fullmatch(r"(BCC|libbpf) [\d.]+", one.loaded_by)
-        write(one._map("counters"), 0, COUNTERS.pack(7, 5, 3, 1) * one._values)
-        assert one.counters() == tuple(number * one._values for number in (7, 5, 3, 1))
-        assert other.counters() == (0, 0, 0, 0)
+        write(one._map("counters"), 0, COUNTERS.pack(7, 5, 3, 1, 9, 2) * one._values)
+        assert one.counters() == tuple(number * one._values for number in (7, 5, 3, 1, 9, 2))
+        assert other.counters() == (0, 0, 0, 0, 0, 0)
         assert read(other._map("settings"), 0, SETTINGS.size) == bytes(SETTINGS.size)
     assert held() == before
 
@@ -149,7 +149,7 @@ def test_two_capabilities_are_enough(way: str) -> None:
 def impossible_map(loader: Path) -> None:
     """As a kernel answers that doesn't know a kind of map."""
     maps = loader.parent / "maps.h"
-    maps.write_text(maps.read_text().replace("struct flow, flows, FLOWS);", "struct flow, flows, 0);"))
+    maps.write_text(maps.read_text().replace("flow, flows, FLOWS);", "flow, flows, 0);"))
 
 
 def other_layout(loader: Path) -> None:

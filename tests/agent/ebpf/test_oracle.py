@@ -163,5 +163,5 @@ def test_a_load_beyond_the_end_counts_as_turned_away(loaded: ProgramSet) -> None
     loaded.use(chosen)
     assert verdict(loaded.entry, bytes(60)) == 0
     assert verdict(loaded.entry, bytes(600)) == 128
-    assert loaded.counters() == (2, 1, 0, 0)
+    assert loaded.counters() == (2, 1, 0, 0, 0, 0)
     chosen.close()
