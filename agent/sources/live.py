@@ -14,12 +14,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from agent.bpf_filter import FilterError
 from agent.ebpf.translate import NotAsEbpf
 from agent.own_traffic import own_traffic_table
+from agent.sources.live_rings import Ring, Totals, close_all, swap, swapped
 from agent.sources.live_socket import END_ERROR, LiveSocket, Reader, Steering
 from agent.sources.socket_filter import ClassicSocketFilter, Prepared, SocketFilter
 from agent.sources.source import (
@@ -30,7 +30,6 @@ from agent.sources.source import (
     SourceError,
     SourceStatistics,
 )
-from agent.sources.wake import Wake
 from agent.tag_filter import REJECT_ALL
 from wire.priority import PriorityRules
 
@@ -45,26 +44,6 @@ a filter change announces its interval first and replaces the filter this much l
 interval have all been judged by then."""
 _COUNT_EVERY_S = 60.0  # the kernel's counters have 32 bits
 _REOPEN_EVERY_S = 1.0
-
-
-@dataclass(slots=True)
-class _Totals:
-    """What sockets that are closed have counted."""
-
-    received: int = 0
-    dropped: int = 0
-    captured: int = 0
-    own: int = 0
-    invalid: int = 0
-
-
-@dataclass(slots=True)
-class _Ring:
-    """One socket and what its reader needs."""
-
-    socket: LiveSocket
-    reading: threading.Lock = field(default_factory=threading.Lock)
-    wake: Wake = field(default_factory=Wake)
 
 
 class LiveSource:
@@ -99,7 +78,7 @@ class LiveSource:
         self._asked_for = interface
         self._open = open_socket
         self._own = own_traffic_table(own_traffic)
-        self._past = _Totals()
+        self._past = Totals()
         self._notice: str | None = None
         self._paused = False
         self._closed = False
@@ -114,11 +93,11 @@ class LiveSource:
         self._steering = steering
         self.priority_ring: int | None = None
         """Which ring has the packets with priority, once there are rules."""
-        self._rings: list[_Ring] = []
+        self._rings: list[Ring] = []
         with contextlib.ExitStack() as undo:
             undo.callback(self._filter.close)
             sockets = [self._open()]
-            undo.callback(_close_all, sockets)
+            undo.callback(close_all, sockets)
             sockets += [self._open() for _ in range(rings - 1)]
             self.link_type = sockets[0].link_type
             self._filter, self._prepared = self._prepare(filter_text, snaplen, flows, sockets[0])
@@ -128,7 +107,7 @@ class LiveSource:
             except OSError as error:
                 raise _refused(error) from None
             undo.pop_all()
-        self._rings = [_Ring(sock) for sock in sockets]
+        self._rings = [Ring(sock) for sock in sockets]
         self._look_after_interface()
 
     def _receive(self, sockets: list[LiveSocket]) -> None:
@@ -192,7 +171,7 @@ class LiveSource:
             except (OSError, SourceError):
                 fresh.close()
                 raise
-            self._rings.append(_Ring(fresh))
+            self._rings.append(Ring(fresh))
             self.priority_ring = len(self._rings) - 1
 
     @property
@@ -272,22 +251,22 @@ class LiveSource:
         """On all rings within one interval."""
         with self._control:
             start_ns, readers = time.time_ns(), self._readers()
-            _swap(readers, start_ns, snaplen, self.epoch + 1)
+            swap(readers, start_ns, snaplen, self.epoch + 1)
         if not self._paused:
             time.sleep(SWAP_DELAY_S)
         with self._control:
             if self._readers() != readers:  # the interface came back meanwhile
                 readers = self._readers()
-                _swap(readers, time.time_ns(), snaplen, self.epoch + 1)
+                swap(readers, time.time_ns(), snaplen, self.epoch + 1)
             try:
                 if not self._paused:
                     judge.put(prepared, self._sockets)
             except OSError as error:
-                _swap(readers, time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
-                _swapped(readers, time.time_ns())
+                swap(readers, time.time_ns(), self.snaplen, self.epoch)  # the old filter is still there
+                swapped(readers, time.time_ns())
                 raise _refused(error) from None
             end_ns = time.time_ns() + self._socket.stamp_error_ns
-            _swapped(readers, end_ns)
+            swapped(readers, end_ns)
             self._prepared.close()
             if judge is not self._filter:
                 self._filter.close()
@@ -346,9 +325,9 @@ class LiveSource:
                 return _with_dropped(statistics)
             return statistics
 
-    def _counted(self) -> _Totals:
+    def _counted(self) -> Totals:
         """What the open rings' readers have seen."""
-        sums = _Totals()
+        sums = Totals()
         for reader in self._readers():
             captured, own, invalid = reader.counters()
             sums.captured += captured
@@ -406,7 +385,7 @@ class LiveSource:
                 if self._closed:
                     return
                 self._closed = True
-                _close_all(self._sockets)
+                close_all(self._sockets)
                 self._prepared.close()
                 self._filter.close()
                 for ring in self._rings:
@@ -443,10 +422,10 @@ class LiveSource:
         try:
             fresh.extend(self._open() for _ in self._rings)
         except SourceError:
-            _close_all(fresh)
+            close_all(fresh)
             return
         if fresh[0].link_type != self.link_type:
-            _close_all(fresh)
+            close_all(fresh)
             self._fatal = SourceError(
                 f"interface {self.interface} came back with link type {fresh[0].link_type} instead of {self.link_type}",
                 "Start a new session on it",
@@ -460,10 +439,10 @@ class LiveSource:
                 for sock in fresh:
                     sock.attach(REJECT_ALL)
         except (OSError, SourceError):
-            _close_all(fresh)
+            close_all(fresh)
             return  # gone again
         counted, past, old = self._counted(), self._past, self._sockets
-        _close_all(old)
+        close_all(old)
         received = sum(sock.received for sock in old)
         past.received += received
         past.captured += counted.captured
@@ -475,21 +454,6 @@ class LiveSource:
             ring.socket = sock
         self.interface = self._asked_for
         self._notice = None
-
-
-def _close_all(sockets: list[LiveSocket]) -> None:
-    for sock in sockets:
-        sock.close()
-
-
-def _swap(readers: list[Reader], start_ns: int, snaplen: int, epoch: int) -> None:
-    for reader in readers:
-        reader.swap(start_ns, snaplen, epoch)
-
-
-def _swapped(readers: list[Reader], end_ns: int) -> None:
-    for reader in readers:
-        reader.swapped(end_ns)
 
 
 def _with_dropped(statistics: SourceStatistics) -> SourceStatistics:
