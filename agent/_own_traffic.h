@@ -12,7 +12,7 @@ enum { OWN_ENTRY_BYTES = 20 };
 
 /* Is this TCP or UDP between somebody and one of `entries` (version 4 or 6, 0, port, 16 bytes of address)? Looks behind
  * two VLAN tags that are in the frame. Later fragments and IPv6 extension headers show no ports: not matched. */
-static int is_own(const uint8_t *frame, uint32_t bytes, int ethernet, const uint8_t *entries, ptrdiff_t count) {
+static inline int is_own(const uint8_t *frame, uint32_t bytes, int ethernet, const uint8_t *entries, ptrdiff_t count) {
     uint32_t at = 0, transport, address_bytes;
     if (ethernet) {
         if (bytes < 14) return 0;
