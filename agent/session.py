@@ -261,6 +261,7 @@ class CaptureSession:
             if self._taps.ending:
                 return self._taps.ending
             self._note_trouble()
+            self._reckon_deadline()
             if self._deadline_s is not None:
                 now_s, look_s = time.monotonic(), min(look_s, self._deadline_s)
             self._poked.wait(max(0.001, look_s - now_s))
@@ -335,14 +336,16 @@ class CaptureSession:
         elif wanted.state == "running" and self.state == "paused":
             self._taps.resume()
             self._become("running" if self._taps.open else "starting")
-        if wanted.max_duration_s != self._limited_s:  # reckoned once: a stepped clock must not end a session
-            self._limited_s, self._deadline_s = wanted.max_duration_s, None
-            if wanted.max_duration_s is None:
-                return ""
-            begun_ns = self._memory.started_ns or time.time_ns()
-            left_s = wanted.max_duration_s - (time.time_ns() - begun_ns) / 1e9
-            self._deadline_s = time.monotonic() + left_s
         return ""
+
+    def _reckon_deadline(self) -> None:
+        """Once, when packets are taken: opening a source takes its time, and a stepped clock must not end a session."""
+        wanted_s, begun_ns = self._wanted.max_duration_s, self._memory.started_ns
+        if wanted_s == self._limited_s or not begun_ns:
+            return
+        self._limited_s, self._deadline_s = wanted_s, None
+        if wanted_s is not None:
+            self._deadline_s = time.monotonic() + wanted_s - (time.time_ns() - begun_ns) / 1e9
 
     def _swap(self, wanted: SessionSpec) -> None:
         """Another filter, snaplen or flow rules on the open sockets. A refused one leaves the old one in force."""

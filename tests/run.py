@@ -133,7 +133,7 @@ def run_pytest(
     return Outcome(passed, failed, skipped, why)
 
 
-BESIDE = (("agent/ebpf", "agent/sources"), ("agent", "end_to_end", "wire"), ("backbone", "house", "hub"))
+BESIDE = (("agent/ebpf", "agent/sources"), ("agent", "end_to_end"), ("backbone", "house", "hub"))
 """Folders that are run beside the rest in the everyday part: they take about as long, and wait for different things."""
 
 

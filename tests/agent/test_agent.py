@@ -213,6 +213,7 @@ async def tell_changed(lab: Lab) -> None:
     await lab.hub.publish("ctl.web1.changed", message)
 
 
+@pytest.mark.slow
 async def test_killed_in_a_session_it_goes_on(lab: Lab) -> None:
     one = spec()
     await lab.home.declare(lab.hub, 1, one)
@@ -354,6 +355,7 @@ async def test_a_full_spool_and_books_that_add_up(lab: Lab, overflow: Any) -> No
     assert list((lab.home.directory / "spool").iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_own_traffic_is_left_out_and_counted(lab: Lab) -> None:
     everything = dataclasses.replace(spec(), interface="lo", filter="")
     await lab.home.declare(lab.hub, 1, everything)

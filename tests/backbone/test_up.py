@@ -337,6 +337,7 @@ def write_pcap(path: Path, count: int) -> None:
     path.write_bytes(head + packets)
 
 
+@pytest.mark.slow
 def test_import_and_viewer_beside_a_running_up(up: Up, tmp_path: Path) -> None:
     up.start()
     up.wait_until_up()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, Route, async_playwright, expect
 
 from tests.support.nats_backbone import until
@@ -60,6 +61,7 @@ async def log_in(page: Page, where: Site) -> None:
     await expect(page.get_by_test_id("agents")).to_be_visible()
 
 
+@pytest.mark.slow
 async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, _, agent), browser() as (context, complaints):
         page = await context.new_page()
@@ -143,6 +145,7 @@ async def test_the_end_of_a_capture_on_the_live_page(tmp_path: Path) -> None:
         assert complaints == []
 
 
+@pytest.mark.slow
 async def test_the_list_follows_until_the_reader_scrolls_up_and_stays_bounded(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
         page = await context.new_page()
@@ -171,6 +174,7 @@ async def test_the_list_follows_until_the_reader_scrolls_up_and_stays_bounded(tm
         assert complaints == []
 
 
+@pytest.mark.slow
 async def test_many_rows_stay_bounded(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
         page = await context.new_page()
@@ -195,6 +199,7 @@ async def _with_small_bound(route: Route) -> None:
     await route.fulfill(response=response, body=text)
 
 
+@pytest.mark.slow
 async def test_every_page_fits_a_small_screen(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, client, _), browser(400) as (context, complaints):
         page = await context.new_page()
@@ -218,6 +223,7 @@ async def test_every_page_fits_a_small_screen(tmp_path: Path) -> None:
         assert complaints == []
 
 
+@pytest.mark.slow
 async def test_the_page_says_when_the_hub_is_away_and_asks_for_a_login_again(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, _, _), browser() as (context, _):
         page = await context.new_page()

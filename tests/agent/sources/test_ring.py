@@ -214,6 +214,7 @@ def test_a_filter_judges_the_frame_with_its_tag(
     ring.close()
 
 
+@pytest.mark.slow
 def test_nothing_precedes_the_filter(open_source: Opener, pair: Pair) -> None:
     """Opened again and again under load: not one packet that the filter turns away."""
     left, right = pair
@@ -309,6 +310,7 @@ def test_a_wrong_filter_says_what_libpcap_says(open_source: Opener, pair: Pair) 
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.slow
 def test_opening_and_closing_leaks_nothing(open_source: Opener, pair: Pair) -> None:
     def held() -> tuple[int, int]:
         maps = Path("/proc/self/maps").read_text().count("socket:[")

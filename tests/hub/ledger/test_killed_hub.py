@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hub.archive.keeper import Keeper
 from hub.archive.reading import stream_state
 from hub.ledger.session_books import session_books
@@ -16,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 BATCHES, PACKETS, KILLS = 400, 10, 5
 
 
+@pytest.mark.slow
 async def test_every_batch_is_booked_once(tmp_path: Path) -> None:
     async with parts(tmp_path) as hub:
         web1 = await enrolled(hub.backbone, hub.registry, "web1")
