@@ -54,6 +54,7 @@ INLINE struct port_set *find_ports(void) {
 }
 
 INLINE void go_to(struct __sk_buff *packet, __u32 slot) { jumps.call(packet, slot); }
+
 INLINE struct flow_counter *find_counter(struct flow_key *key) { return flow_counters.lookup(key); }
 
 /* 0: it wasn't there and is now. */
@@ -65,7 +66,6 @@ INLINE struct flow_key *find_parsed(void) {
 }
 
 INLINE __u64 time_ns(void) { return bpf_ktime_get_ns(); }
-
 
 INLINE int load(struct __sk_buff *packet, __u32 at, void *to, __u32 bytes) {
     return bpf_skb_load_bytes(packet, at, to, bytes);
@@ -144,6 +144,7 @@ INLINE struct port_set *find_ports(void) {
 }
 
 INLINE void go_to(struct __sk_buff *packet, __u32 slot) { tail_call(packet, &jumps, slot); }
+
 INLINE struct flow_counter *find_counter(struct flow_key *key) { return map_lookup(&flow_counters, key); }
 
 INLINE int add_counter(struct flow_key *key, struct flow_counter *counter) {
@@ -154,7 +155,6 @@ INLINE struct flow_key *find_parsed(void) {
     __u32 first = 0;
     return map_lookup(&parsed, &first);
 }
-
 
 INLINE int load(struct __sk_buff *packet, __u32 at, void *to, __u32 bytes) {
     return load_bytes(packet, at, to, bytes);

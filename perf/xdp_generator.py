@@ -96,6 +96,19 @@ class _Program:
         )
 
 
+def _count_and_redirect(code: _Program, interface_index: int) -> None:
+    """How each program ends: r6 = &sent, r9 = sent. Behind it stands the label `drop`."""
+    code.put(0x07, 9, 0, 1)
+    code.put(0x7B, 6 | 9 << 4)
+    code.put(0xB7, 1, 0, interface_index)
+    code.put(0xB7, 2, 0, 0)
+    code.put(0x85, 0, 0, _REDIRECT)
+    code.put(0x95)
+    code.here("drop")
+    code.put(0xB7, 0, 0, _XDP_DROP)
+    code.put(0x95)
+
+
 def program(interface_index: int, lengths: tuple[tuple[int, int], ...], flows: int, map_fd: int) -> bytes:
     """Cut the frame to its length, give it its flow's port, count it, redirect it."""
     code = _Program()
@@ -130,15 +143,7 @@ def program(interface_index: int, lengths: tuple[tuple[int, int], ...], flows: i
     code.put(0x07, 4, 0, _FIRST_PORT)
     code.put(0xDC, 4, 0, 16)  # to network order
     code.put(0x6B, 1 | 4 << 4, 34)
-    code.put(0x07, 9, 0, 1)
-    code.put(0x7B, 6 | 9 << 4)
-    code.put(0xB7, 1, 0, interface_index)
-    code.put(0xB7, 2, 0, 0)
-    code.put(0x85, 0, 0, _REDIRECT)
-    code.put(0x95)
-    code.here("drop")
-    code.put(0xB7, 0, 0, _XDP_DROP)
-    code.put(0x95)
+    _count_and_redirect(code, interface_index)
     return code.assemble()
 
 
@@ -177,15 +182,7 @@ def program_of_mix(interface_index: int, frames: int, counter_fd: int, frames_fd
     code.put(0x07, 3, 0, 8)
     code.put(0x85, 0, 0, _STORE_BYTES)
     code.put(0x55, 0, 0, 0, to="drop")
-    code.put(0x07, 9, 0, 1)
-    code.put(0x7B, 6 | 9 << 4)
-    code.put(0xB7, 1, 0, interface_index)
-    code.put(0xB7, 2, 0, 0)
-    code.put(0x85, 0, 0, _REDIRECT)
-    code.put(0x95)
-    code.here("drop")
-    code.put(0xB7, 0, 0, _XDP_DROP)
-    code.put(0x95)
+    _count_and_redirect(code, interface_index)
     return code.assemble()
 
 

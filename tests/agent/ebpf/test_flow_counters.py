@@ -35,14 +35,6 @@ REJECT_ALL = struct.pack("=HBBI", 6, 0, 0, 0)
 COUNTING = FlowRules(counted=True)
 
 
-@pytest.fixture(params=[pytest.param("bcc", marks=pytest.mark.slow), "object"])
-def loaded(request: pytest.FixtureRequest) -> Iterator[ProgramSet]:
-    found = programs(str(request.param))
-    assert found is not None
-    with found:
-        yield found
-
-
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     with netns.pair() as both:

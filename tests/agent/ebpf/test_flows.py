@@ -40,14 +40,6 @@ Pair = tuple[Namespace, Namespace]
 ACCEPT_ALL = struct.pack("=HBBI", 6, 0, 0, 96)
 
 
-@pytest.fixture(params=[pytest.param("bcc", marks=pytest.mark.slow), "object"])
-def loaded(request: pytest.FixtureRequest) -> Iterator[ProgramSet]:
-    found = programs(str(request.param))
-    assert found is not None
-    with found:
-        yield found
-
-
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     with netns.pair() as both:

@@ -21,19 +21,11 @@ from agent.tag_filter import for_socket
 from tests.agent.sources.live import FOREIGN_MAC, SENDER_MAC, Sender, data_of, drain, mac
 from tests.agent.test_tag_filter import verdict_of_libpcap
 from tests.support import frames, netns
-from tests.support.ebpf import programs, verdict
+from tests.support.ebpf import verdict
 
 pytestmark = pytest.mark.root
 LINKTYPE_ETHERNET = 1
 KEPT = Settings(kept_bytes=128)
-
-
-@pytest.fixture(params=[pytest.param("bcc", marks=pytest.mark.slow), "object"])
-def loaded(request: pytest.FixtureRequest) -> Iterator[ProgramSet]:
-    found = programs(str(request.param))
-    assert found is not None
-    with found:
-        yield found
 
 
 def filters(rng: random.Random, count: int) -> Iterator[tuple[str, Program]]:
