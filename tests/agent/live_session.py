@@ -8,18 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.ebpf.loading import CapturePath
 from agent.session import CaptureSession
 from agent.session_memory import SessionMemory
 from agent.settings import Config
-from agent.sources.opening import open_source
 from agent.spool import Spool
-from agent.surroundings import Surroundings
-from tests.agent.batches import AGENT, BOOT, KEY, drain, judge, new_spool
+from tests.agent.batches import KEY, drain, judge, new_spool
+from tests.agent.surroundings import surroundings
 from tests.support.netns import Namespace, wait_for
 from wire.batch import Header, Kind, decode_columns, open_batch
 from wire.chain import Verdict
-from wire.clock import Clock
 from wire.names import Lane
 from wire.session import SessionSpec
 
@@ -68,21 +65,8 @@ def live_session(
     config: Config | None = None,
 ) -> Iterator[tuple[CaptureSession, Spool]]:
     """Runs in the namespace while the block does, and is told to leave behind it."""
-    config, path = config or Config(), CapturePath(way)
     spool = new_spool(directory / "spool")
-    around = Surroundings(
-        agent=AGENT,
-        boot=BOOT,
-        key=KEY,
-        config=config,
-        spool=spool,
-        wake_publisher=lambda: None,
-        clock=Clock,
-        open_source=lambda spec, interface, order, own, sharers: open_source(
-            spec, interface, order, own, config, path, sharers=sharers
-        ),
-        changed=lambda: None,
-    )
+    around = surroundings(spool, way=way, config=config)
     session = CaptureSession(spec, SessionMemory.open(directory / "sessions", spec.id), around)
     with host.inside():  # threads begin where the one that starts them is
         session.start()

@@ -15,17 +15,15 @@ from typing import Any
 import pytest
 
 from agent.ebpf.contract import FLOW_COUNTERS
-from agent.ebpf.loading import CapturePath
 from agent.flow_records import FlowRecords
 from agent.session import CaptureSession
 from agent.session_memory import SessionMemory
 from agent.settings import Config
-from agent.sources.opening import open_source
 from agent.spool import Spool
-from agent.surroundings import Surroundings
 from tests.agent.batches import AGENT, BOOT, KEY, SESSION, drain, new_spool
 from tests.agent.ebpf.test_flow_counters import many_flows
 from tests.agent.sources.live import Sender, udp_frame
+from tests.agent.surroundings import surroundings
 from tests.support import netns
 from tests.support.ebpf import programs
 from tests.support.flow_model import CountsModel, Key
@@ -33,7 +31,6 @@ from tests.support.netns import Namespace, wait_for
 from wire.batch import Kind, OpenBatch, decode_flows, open_batch
 from wire.books import Books
 from wire.chain import ChainVerifier, Verdict
-from wire.clock import Clock
 from wire.flows import MAX_FLOWS, FlowRecord, records_of
 from wire.session import SessionSpec
 
@@ -57,21 +54,7 @@ class Host:
         self.spool = spool
         self.directory = directory
         self.at = at
-        config, way = Config(), CapturePath(path)
-        self.around = Surroundings(
-            agent=AGENT,
-            boot=BOOT,
-            key=KEY,
-            config=config,
-            spool=spool,
-            wake_publisher=lambda: None,
-            clock=Clock,
-            open_source=lambda spec, interface, order, own, sharers: open_source(
-                spec, interface, order, own, config, way, sharers=sharers
-            ),
-            changed=lambda: None,
-            own_traffic=OWN,
-        )
+        self.around = surroundings(spool, way=path, own_traffic=OWN)
         self.sent: list[OpenBatch] = []
 
     @contextlib.contextmanager

@@ -19,11 +19,11 @@ from agent.sources.source import SourceError
 from agent.spool import Spool
 from agent.surroundings import Surroundings
 from tests.agent.batches import AGENT, BOOT, KEY, SESSION, columns, drain, judge, new_spool
+from tests.agent.surroundings import surroundings
 from tests.agent.test_replay import write_pcap
 from tests.support.netns import wait_for
 from wire.batch import Kind, open_batch
 from wire.chain import Verdict
-from wire.clock import Clock
 from wire.names import Lane
 from wire.session import Replay, SessionSpec
 
@@ -34,19 +34,7 @@ ALL = Order.declared(SessionSpec(id=SESSION, interface="lo"))
 def around(spool: Spool, boot: bytes = BOOT) -> Surroundings:
     config = Config()
     config.replay_directory = Path("/")
-    return Surroundings(
-        agent=AGENT,
-        boot=boot,
-        key=KEY,
-        config=config,
-        spool=spool,
-        wake_publisher=lambda: None,
-        clock=Clock,
-        open_source=lambda spec, interface, order, own, sharers: open_source(
-            spec, interface, order, own, config, CLASSIC_PATH, sharers=sharers
-        ),
-        changed=lambda: None,
-    )
+    return surroundings(spool, way=CLASSIC, config=config, boot=boot)
 
 
 def spec(file: Path, **changes: object) -> SessionSpec:

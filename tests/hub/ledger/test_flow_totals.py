@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,8 +73,9 @@ async def test_a_body_that_lies_is_quarantined_and_adds_nothing(tmp_path: Path) 
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "hub.db")
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with contextlib.closing(Registry(tmp_path / "hub.db")) as opened:
+        yield opened
 
 
 def added(totals: FlowTotals, registry: Registry, *records: FlowRecord, session: str = SESSION) -> None:
