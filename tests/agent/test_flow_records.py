@@ -18,9 +18,8 @@ from agent.ebpf.contract import FLOW_COUNTERS
 from agent.flow_records import FlowRecords
 from agent.session import CaptureSession
 from agent.session_memory import SessionMemory
-from agent.settings import Config
 from agent.spool import Spool
-from tests.agent.batches import AGENT, BOOT, KEY, SESSION, drain, new_spool
+from tests.agent.batches import KEY, SESSION, drain, new_spool
 from tests.agent.ebpf.test_flow_counters import many_flows
 from tests.agent.sources.live import Sender, udp_frame
 from tests.agent.surroundings import surroundings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -86,6 +87,41 @@ def test_rules_that_change_under_load_lose_and_double_nothing(
     assert {header.lane for header, *_ in found.packets} == set(Lane)
     books = session.read_books()
     assert (books.received_difference(), books.captured_difference(), books.filtered) == (0, 0, 0)
+
+
+def test_all_rings_come_back_with_an_interface_that_was_taken_away(tmp_path: Path) -> None:
+    """Both ends of the veth are deleted and made again: three rings and the priority lane's, with their rules."""
+    config = Config(capture_rings=3)
+    with contextlib.ExitStack() as stack:
+        left, right = stack.enter_context(pair())
+        session, spool = stack.enter_context(live_session(left, tmp_path, SPEC, way="object", config=config))
+        until(session, "running")
+        sent: list[bytes] = []
+        for life in range(3):
+            if life:
+                left.run("ip", "link", "delete", "veth0")
+                wait_for(lambda: "veth0" in session.reason, "the session says what is missing")
+                again = ("type", "veth", "peer", "name", "veth0", "netns", right.name)
+                left.run("ip", "link", "add", "veth0", *again)
+                for host in (left, right):
+                    host.run("ip", "link", "set", "veth0", "up")
+                until(session, "running")
+                wait_for(lambda: not session.reason, "nothing is missing")
+            frames = [
+                udp(number, 100 * life + flow, port=port)
+                for flow in range(30)
+                for number, port in ((0, 53), (1, 7))
+            ]
+            with Sender(right) as sender:
+                sender.send(*frames)
+            sent += frames
+            until_captured(session, len(sent))
+    found = shipped(spool)
+    assert Counter(data for *_, data in found.packets) == Counter(sent)
+    prior = [data for header, _, _, data in found.packets if header.lane is Lane.PRIO]
+    assert Counter(prior) == Counter(sent[::2])
+    books = session.read_books()
+    assert (books.received, books.received_difference(), books.captured_difference()) == (len(sent), 0, 0)
 
 
 def test_without_ebpf_it_runs_in_one_lane_and_says_so(hosts: Pair, tmp_path: Path) -> None:

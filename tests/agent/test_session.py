@@ -18,7 +18,7 @@ from agent.sources.opening import open_source
 from agent.sources.source import SourceError
 from agent.spool import Spool
 from agent.surroundings import Surroundings
-from tests.agent.batches import AGENT, BOOT, KEY, SESSION, columns, drain, judge, new_spool
+from tests.agent.batches import BOOT, KEY, SESSION, columns, drain, judge, new_spool
 from tests.agent.surroundings import surroundings
 from tests.agent.test_replay import write_pcap
 from tests.support.netns import wait_for

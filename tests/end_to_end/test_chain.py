@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from tests.support.netns import wait_for
 from tests.support.page import Curl
 from tests.support.processes import find_below
 from tests.support.stand import HUB, WIRE, Stand
+from wire.batch import open_batch
+from wire.framing import split_messages
+from wire.names import Lane
 
 pytestmark = pytest.mark.root
 
@@ -123,6 +127,39 @@ def test_the_filter_judges_what_the_kernels_own_tunnel_carries(
     assert {(packet[12:14], packet[23]) for packet in inside} == {(b"\x08\0", 1)}
     for here, _, _ in ends:
         here.run("ip", "link", "del", "vx0")
+
+
+def test_priority_packets_are_shown_and_exported_among_the_others(
+    stand: Stand, curl: Curl, tmp_path: Path
+) -> None:
+    """Two lanes and two streams, one list: rows, export and evidence hold both, in time order."""
+    host, client = stand.lab["web1"], stand.lab["db1"]
+    session = curl.start("web1", "eth0", "udp portrange 5050-5060", priority="port 5053\nport 5054")
+    watching = stand.lab.hub.start(*curl.stream(f"/events/live?session={session}"), log="events.log")
+    wait_for(lambda: "event: session" in stand.lab.hub.log("events.log"), "the page watches")
+    ports = [5050 + number % 11 for number in range(220)]
+    script = "import socket, sys, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+    script += f"for port in {ports}: s.sendto(b'mark', ('{host.address}', port)); time.sleep(0.005)"
+    client.run(sys.executable, "-c", script)
+    wait_for(lambda: curl.session(session)["archived_packets"] == len(ports), "all are archived")
+    shown = stand.lab.hub.log("events.log")
+    stop_process(watching, how=signal.SIGKILL)
+    for port in (5050, 5053, 5054, 5060):
+        assert f"→ {port} " in shown, f"a row of port {port}"
+    curl.order(session, "stop", "stopped")
+    curl.wait_balanced(session)
+    wait_for(lambda: curl.session(session)["verdict"] == "intact", "both lanes' closing batches are there")
+    exported = read_capture(curl.download(session, tmp_path / "both.pcapng"))
+    assert [int.from_bytes(packet.data[36:38], "big") for packet in exported.packets] == ports
+    stamps = [packet.timestamp_ns for packet in exported.packets]
+    assert stamps == sorted(stamps)
+    evidence = curl.download(session, tmp_path / "both.wpz")
+    assert "intact" in stand.in_hub(*WIRE, "verify", str(evidence))
+    with zipfile.ZipFile(evidence) as archive:
+        stored = [archive.read("messages.wp")]
+    batches = [open_batch(message, public=None) for message in split_messages(stored)]
+    packets = {lane: sum(one.header.packets for one in batches if one.header.lane is lane) for lane in Lane}
+    assert packets == {Lane.PRIO: len(ports) * 2 // 11, Lane.BULK: len(ports) * 9 // 11}
 
 
 def test_flows_are_counted_whatever_is_kept_and_reach_page_and_csv(
