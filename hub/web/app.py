@@ -26,7 +26,7 @@ from hub.live.feed import TooManyViewers
 from hub.registry import ConflictError, RegistryError, UnknownError
 from hub.web.auth import TooManyLogins
 from hub.web.guard import Guard, PasswordChangeNeeded, SafetyHeaders
-from hub.web.pages import STATIC, wants_html
+from hub.web.pages import STATIC, theme_of, wants_html
 from hub.web.running import Hub, hub_of
 from wire.errors import WireError
 
@@ -137,6 +137,7 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
             "pages/error.html",
             session=None,
             path=request.url.path,
+            theme=theme_of(request),
             title=TITLES.get(status, "That didn't work"),
             detail=message,
             status=status,

@@ -24,6 +24,8 @@ _UNSEEN = re.compile(
     "\U000e0000-\U000e007f]"
 )
 NS = 1_000_000_000
+THEME_COOKIE = "wirepool-theme"
+THEMES = ("light", "dark")
 
 
 def visible(text: str) -> str:
@@ -116,6 +118,12 @@ def offset(value_ns: int | None) -> str:
     return f"{value_ns:+d} ns"
 
 
+def theme_of(request: Request[Any, Any, Any]) -> str:
+    """The reader's choice of "light" or "dark" (web/static/account_menu.js keeps it); "" follows their system."""
+    theme = request.cookies.get(THEME_COOKIE, "")
+    return theme if theme in THEMES else ""
+
+
 def environment() -> Environment:
     """The template environment; every filter above by its name."""
     env = Environment(
@@ -138,6 +146,9 @@ class Pages:
     def __init__(self, version: str) -> None:
         self._env = environment()
         self._env.globals["version"] = version
+        self._env.globals["icon"] = lambda name: Markup(
+            '<svg class="icon" aria-hidden="true" focusable="false"><use href="/static/icons.svg?v={}#{}"/></svg>'
+        ).format(version, name)
 
     def text(self, template: str, **context: Any) -> str:
         """A template as text: fragments for event streams."""
@@ -146,8 +157,9 @@ class Pages:
     def page(
         self, request: Request[Any, Any, Any], template: str, *, status: int = 200, **context: Any
     ) -> Response[str]:
-        """A whole page. `session` (the WebSession or None) and `path` are there in every page."""
-        body = self.text(template, session=request.scope.get("user"), path=request.url.path, **context)
+        """A whole page. `session` (the WebSession or None), `path` and `theme` are there in every page."""
+        frame = {"session": request.scope.get("user"), "path": request.url.path, "theme": theme_of(request)}
+        body = self.text(template, **frame | context)
         return Response(body, media_type=MediaType.HTML, status_code=status)
 
     def fragment(

@@ -294,7 +294,12 @@ def unpacked(column: Buffer) -> tuple[int, ...]:
 
 @asynccontextmanager
 async def fake_agent(
-    bus: Backbone, registry: Registry, name: str, *, hostname: str = "web1.example"
+    bus: Backbone,
+    registry: Registry,
+    name: str,
+    *,
+    hostname: str = "web1.example",
+    kind: type[FakeAgent] = FakeAgent,
 ) -> AsyncIterator[FakeAgent]:
     """Enrol an agent, connect it, let it run for the time of the block."""
     keys = bus.agent(name)
@@ -310,7 +315,7 @@ async def fake_agent(
         certificate=keys.enrolment.certificate,
     )
     connection = await bus.connect_agent(keys)
-    agent = FakeAgent(keys, connection, hostname)
+    agent = kind(keys, connection, hostname)
     try:
         await agent.start()
         async with asyncio.TaskGroup() as tasks:
