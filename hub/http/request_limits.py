@@ -40,7 +40,7 @@ class RequestLimits:
             return
         if self.in_progress >= MAX_REQUESTS:
             self.refused += 1
-            await _refuse(send)
+            await _refuse(scope, send)
             return
         self.in_progress += 1
         try:
@@ -69,8 +69,11 @@ def _with_deadline(receive: Receive, seconds: float) -> Receive:
     return receive_body
 
 
-async def _refuse(send: Send) -> None:
-    body = b"Too many requests are in progress. Close some live pages or downloads, then try again.\n"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"5")]
+async def _refuse(scope: MutableMapping[str, Any], send: Send) -> None:
+    text = "Too many requests are in progress. Close some live pages or downloads, then try again."
+    kind, body = b"text/plain; charset=utf-8", f"{text}\n".encode()
+    if scope["path"].startswith("/api/"):
+        kind, body = b"application/json", b'{"error":{"status":503,"message":"%s"}}' % text.encode()
+    headers = [(b"content-type", kind), (b"retry-after", b"5")]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})

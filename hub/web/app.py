@@ -6,14 +6,17 @@ pages and static files carry them, too.
 """
 
 import logging
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 import orjson
-from litestar import Litestar, Request, Response
+from litestar import Litestar, Request, Response, Router
 from litestar.config.app import AppConfig
 from litestar.enums import MediaType
-from litestar.exceptions import HTTPException, NotAuthorizedException
+from litestar.exceptions import HTTPException, NotAuthorizedException, ValidationException
+from litestar.handlers import BaseRouteHandler
 from litestar.middleware import DefineMiddleware
 from litestar.response import Redirect
 from litestar.static_files import create_static_files_router
@@ -27,12 +30,13 @@ from hub.registry import ConflictError, RegistryError, UnknownError
 from hub.web.auth import TooManyLogins
 from hub.web.guard import Guard, PasswordChangeNeeded, SafetyHeaders
 from hub.web.pages import STATIC, theme_of, wants_html
-from hub.web.running import Hub, hub_of
+from hub.web.running import Hub, hub_of, program_version
 from wire.errors import WireError
 
 log = logging.getLogger("wirepool.hub.app")
 
 MAX_BODY_BYTES = 256 * 1024
+MAX_MESSAGE_CHARACTERS = 1000
 
 TITLES = {
     400: "That request makes no sense",
@@ -49,11 +53,18 @@ TITLES = {
     503: "Not available now",
     504: "The agent didn't answer",
 }
+MEANINGS = {
+    404: "There is nothing at this address.",
+    405: "This address doesn't take such a request.",
+    413: f"What was sent is too large: at most {MAX_BODY_BYTES // 1024} KiB are taken.",
+}
+"""Instead of what the framework says where we have said nothing ourselves."""
 
 
 def create_litestar(hub: Hub) -> Litestar:
     """The Litestar application with every route."""
     from hub.web.routes import account, agents, api, export, health, live, packet, sessions
+    from hub.web.routes.api.described import description
 
     def with_hub(config: AppConfig) -> AppConfig:
         config.state["hub"] = hub
@@ -61,25 +72,30 @@ def create_litestar(hub: Hub) -> Litestar:
 
     return Litestar(
         route_handlers=[
-            *account.handlers,
-            *agents.handlers,
-            *live.handlers,
-            *packet.handlers,
-            *sessions.handlers,
+            _undescribed(account.handlers),
+            _undescribed(agents.handlers),
+            _undescribed(live.handlers),
+            _undescribed(packet.handlers),
+            _undescribed(sessions.handlers),
             *export.handlers,
             *api.handlers,
-            *health.handlers,
+            _undescribed(health.handlers),
             create_static_files_router(path="/static", directories=[STATIC], opt={"public": True}),
         ],
         middleware=[DefineMiddleware(Guard, authentication=hub.authentication)],
         exception_handlers={Exception: answer_error},
         request_max_body_size=MAX_BODY_BYTES,
         multipart_form_part_limit=1,
-        openapi_config=None,
+        openapi_config=description(program_version()),
         on_app_init=[with_hub],
         logging_config=None,
         debug=False,
     )
+
+
+def _undescribed(handlers: Sequence[BaseRouteHandler]) -> Router:
+    """Handlers of pages: no part of the API's description."""
+    return Router("/", route_handlers=handlers, include_in_schema=False)
 
 
 def create_app(hub: Hub) -> ASGIApp:
@@ -90,8 +106,11 @@ def create_app(hub: Hub) -> ASGIApp:
 def status_of(error: Exception) -> tuple[int, str]:
     """(HTTP status, what people may read) of an exception. Only our own errors' texts are shown."""
     match error:
+        case ValidationException():
+            return 422, wrong_values(error)
         case HTTPException():
-            return error.status_code, error.detail
+            plain = error.detail in (HTTPStatus(error.status_code).phrase, "Request Entity Too Large")
+            return error.status_code, MEANINGS.get(error.status_code, error.detail) if plain else error.detail
         case UnknownError():
             return 404, str(error)
         case ConflictError():
@@ -115,12 +134,19 @@ def status_of(error: Exception) -> tuple[int, str]:
     return 500, "The hub's log says more."
 
 
+def wrong_values(error: ValidationException) -> str:
+    """Which values of a request are wrong and why, in one line."""
+    found = error.extra if isinstance(error.extra, list) else []
+    lines = [f"{one['key']}: {one['message']}" if one.get("key") else str(one["message"]) for one in found]
+    return "; ".join(lines)[:MAX_MESSAGE_CHARACTERS] or error.detail
+
+
 def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """A page for a browser that navigates; `{"error": {"status": …, "message": …}}` for everyone else."""
     status, message = status_of(error)
     if status == 500:
         log.error("error at %s %s", request.method, request.url.path, exc_info=error)
-    headers: dict[str, str] = {}
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, TooManyLogins):
         headers["retry-after"] = str(int(error.retry_after_s) + 1)
     if wants_html(request):

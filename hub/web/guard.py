@@ -20,7 +20,7 @@ from hub.web.auth import COOKIE, Authentication
 if TYPE_CHECKING:
     from hub.registry import WebSession
 
-PASSWORD_PATHS = frozenset({"/password", "/logout", "/api/session"})
+PASSWORD_PATHS = frozenset({"/password", "/logout", "/api/session", "/api/password", "/api/logout"})
 """Open to a user who still has the generated password."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"

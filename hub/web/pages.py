@@ -82,8 +82,8 @@ def rate(value: float | None, unit: str = "") -> str:
     """A rate in decimal steps: 1.24 k, 33.1 M."""
     if value is None:
         return "–"
-    for prefix in ("", "k", "M", "G", "T"):
-        if abs(value) < 999.5 or prefix == "T":
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(value) < 999.5 or prefix == "E":
             digits = (
                 f"{value:.0f}" if prefix == "" and (value >= 10 or value == int(value)) else f"{value:.3g}"
             )

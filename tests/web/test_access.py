@@ -12,7 +12,13 @@ from hub.web.auth import COOKIE
 from hub.web.guard import HEADERS
 from tests.web.site import Browser, site
 
-PUBLIC = {("GET", "/login"), ("POST", "/login"), ("GET", "/healthz"), ("GET", "/static/{file_path:path}")}
+PUBLIC = {
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("POST", "/api/login"),
+    ("GET", "/healthz"),
+    ("GET", "/static/{file_path:path}"),
+}
 EXAMPLES = {"agent:str": "web1", "session_id:str": "a" * 26, "file_path:path": "app.css"}
 
 

@@ -27,7 +27,8 @@ def address_of(request: AnyRequest) -> str:
     return ":".join(host.split(":")[:4]) if ":" in host else host
 
 
-def _with_cookie(response: Response[Any], token: str, max_age_s: int) -> None:
+def with_cookie(response: Response[Any], token: str, max_age_s: int) -> None:
+    """Give the browser a session's token, or take it away: `max_age_s` 0."""
     response.set_cookie(
         COOKIE, token, max_age=max_age_s, path="/", secure=True, httponly=True, samesite="strict"
     )
@@ -95,7 +96,7 @@ async def login(request: AnyRequest) -> Response[Any]:
     if result.user.must_change:
         next_path = "/password"
     response: Response[Any] = Redirect(next_path, status_code=303)
-    _with_cookie(response, result.token, hub.settings.session_lifetime_s)
+    with_cookie(response, result.token, hub.settings.session_lifetime_s)
     return response
 
 
@@ -104,7 +105,7 @@ async def logout(request: AnyRequest) -> Response[Any]:
     """End this web session."""
     hub_of(request).authentication.log_out(web_session(request))
     response: Response[Any] = Redirect("/login", status_code=303)
-    _with_cookie(response, "", 0)
+    with_cookie(response, "", 0)
     response.set_header("clear-site-data", '"cache"')
     return response
 
@@ -147,7 +148,7 @@ async def change_password(request: AnyRequest) -> Response[Any]:
     if result is None:
         return _password_form(request, error="The password until now is wrong.", status=422)
     response: Response[Any] = Redirect("/agents", status_code=303)
-    _with_cookie(response, result.token, hub.settings.session_lifetime_s)
+    with_cookie(response, result.token, hub.settings.session_lifetime_s)
     return response
 
 

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Request, Response, get
-from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from hub.http.streaming import download
 from hub.ledger.flow_totals import flow_table
 from hub.web.flow_csv import csv_of
+from hub.web.routes.api.described import SessionId, file_of
 from hub.web.running import Hub, hub_of
 from wire.names import check_session_id
 
@@ -23,8 +23,8 @@ def file_name(hub: Hub, session_id: str, suffix: str) -> str:
     return f"wirepool-{record.agent}-{start}-{record.id[:8]}.{suffix}"
 
 
-@get("/sessions/{session_id:str}/export.pcapng")
-async def export_pcapng(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
+@get("/sessions/{session_id:str}/export.pcapng", **file_of("application/x-pcapng"))
+async def export_pcapng(request: AnyRequest, session_id: SessionId) -> ASGIApp:
     """All packets of the session, for Wireshark and its kin."""
     hub = hub_of(request)
     name = file_name(hub, session_id, "pcapng")
@@ -36,8 +36,8 @@ async def export_pcapng(request: AnyRequest, session_id: FromPath[str]) -> ASGIA
     )
 
 
-@get("/sessions/{session_id:str}/export.wpz")
-async def export_wpz(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
+@get("/sessions/{session_id:str}/export.wpz", **file_of("application/zip"))
+async def export_wpz(request: AnyRequest, session_id: SessionId) -> ASGIApp:
     """The original messages with certificates and manifest, for `wirepool verify`."""
     hub = hub_of(request)
     name = file_name(hub, session_id, "wpz")
@@ -46,8 +46,8 @@ async def export_wpz(request: AnyRequest, session_id: FromPath[str]) -> ASGIApp:
     )
 
 
-@get("/sessions/{session_id:str}/flows.csv")
-async def export_flows(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+@get("/sessions/{session_id:str}/flows.csv", **file_of("text/csv"))
+async def export_flows(request: AnyRequest, session_id: SessionId) -> Response[str]:
     """The flows that are kept of the session, the largest first, for a spreadsheet."""
     hub = hub_of(request)
     name = file_name(hub, session_id, "flows.csv")
