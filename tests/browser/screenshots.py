@@ -1,17 +1,23 @@
-"""Make the pictures of the documentation, of real hosts with real traffic: `python -m
-tests.browser.screenshots`.
+"""Make pictures of the pages.
 
-Needs root, Chromium and what the laboratory needs. Writes docs/images/*.png.
+`python -m tests.browser.screenshots`                       docs/images/*.png, of real hosts with real traffic
+`python -m tests.browser.screenshots --states FOLDER [WORD]` every page in every state (whose name contains WORD), both
+                                                            themes, three widths
+
+The first needs root, Chromium and what the laboratory needs; the second a NATS server and Chromium.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import sys
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import expect
 
+from tests.browser.state_pictures import take_all
 from tests.support.browser import chromium
 from tests.support.lab import Lab
 from tests.support.lan_traffic import LanServers, all_kinds, fetch, look_up, ping
@@ -24,6 +30,22 @@ WIDTH, HEIGHT = 1360, 800
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots", description=__doc__)
+    parser.add_argument("--states", type=Path, metavar="FOLDER", help="every state of every page into FOLDER")
+    parser.add_argument("word", nargs="?", default="", help="only states whose name contains this")
+    arguments = parser.parse_args()
+    if arguments.states is None:
+        return documentation()
+    arguments.states.mkdir(parents=True, exist_ok=True)
+    prefix = "wirepool-pictures-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as one, tempfile.TemporaryDirectory(prefix=prefix) as two:
+        taken = asyncio.run(take_all(arguments.states, (Path(one), Path(two)), arguments.word))
+    print(f"{taken} pictures in {arguments.states}")
+    return 0 if taken else 1
+
+
+def documentation() -> int:
+    """The pictures of README.md and docs/."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="wirepool-pictures-") as name,
