@@ -200,7 +200,7 @@ async def test_the_api_starts_and_steers_sessions(tmp_path: Path) -> None:
             {"agent": "web1"},
         ):
             assert (await client.post_json("/api/sessions", wrong)).status_code == 422, wrong
-        assert (await client.post_json("/api/sessions", [1])).status_code == 400
+        assert (await client.post_json("/api/sessions", [1])).status_code == 422
         assert (await client.post_json("/api/sessions", body | {"agent": "nobody"})).status_code == 404
         session = (await client.post_json("/api/sessions", body)).json()["session"]
         path = f"/api/sessions/{session['id']}"
