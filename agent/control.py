@@ -23,6 +23,8 @@ from agent.version import VERSION
 from wire import fields
 from wire.control import Domain, Envelope, seal, unseal
 from wire.errors import WireError
+from wire.fields import MAX_U63
+from wire.interface_counters import InterfaceCounters
 from wire.names import check_session_id, control_subject
 from wire.report import MAX_INTERFACES, InterfaceReport
 from wire.session import ANY, MAX_FILTER_BYTES, MAX_SNAPLEN, interface_names
@@ -150,8 +152,11 @@ class ControlPoint:
         return {}
 
     async def _interfaces(self, _body: dict[str, Any]) -> dict[str, Any]:
-        found = interface_reports(await asyncio.to_thread(list_interfaces))
-        return {"interfaces": [one.to_map() for one in found]}
+        found = await asyncio.to_thread(list_interfaces)
+        return {
+            "interfaces": [one.to_map() for one in interface_reports(found)],
+            "counters": [one.to_map() for one in interface_counters(found)],
+        }
 
     async def _check_filter(self, body: dict[str, Any]) -> dict[str, Any]:
         """Compiled as it would be for a live socket; names in it may be looked up, so it runs in a thread."""
@@ -216,6 +221,20 @@ def interface_reports(interfaces: list[InterfaceInfo]) -> tuple[InterfaceReport,
             addresses=tuple(one.addresses[:64]),
             mac=one.mac,
             driver=one.driver[:64],
+        )
+        for one in interfaces[:MAX_INTERFACES]
+    )
+
+
+def interface_counters(interfaces: list[InterfaceInfo]) -> tuple[InterfaceCounters, ...]:
+    """What each has carried so far."""
+    return tuple(
+        InterfaceCounters(
+            name=report_name(one.name),
+            received_packets=min(one.received[0], MAX_U63),
+            sent_packets=min(one.sent[0], MAX_U63),
+            received_bytes=min(one.received[1], MAX_U63),
+            sent_bytes=min(one.sent[1], MAX_U63),
         )
         for one in interfaces[:MAX_INTERFACES]
     )

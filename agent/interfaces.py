@@ -57,6 +57,8 @@ class InterfaceInfo:
     speed_mbps: int | None = None
     addresses: list[str] = field(default_factory=list)  # "192.0.2.1/24", IPv4 before IPv6
     packets: int = 0  # received and sent since the interface exists
+    received: tuple[int, int] = (0, 0)  # of those: packets, bytes
+    sent: tuple[int, int] = (0, 0)
     default_route: int | None = None  # metric of the best default route through it
     gateway: str = ""  # of that route; "" where it has none (point to point) or several
     kind: str = ""  # rtnetlink's kind of a virtual interface: "veth", "bridge", "vlan", …; "" for hardware
@@ -136,7 +138,10 @@ def _link(body: bytes) -> InterfaceInfo:
     (mtu,) = struct.unpack("=I", attributes.get(_IFLA_MTU, bytes(4)))
     mac = attributes.get(_IFLA_ADDRESS, b"")
     statistics = attributes.get(_IFLA_STATS64, b"")
-    packets = sum(struct.unpack_from("=QQ", statistics)) if len(statistics) >= 16 else 0
+    received, sent = (0, 0), (0, 0)
+    if len(statistics) >= 32:  # struct rtnl_link_stats64 begins with packets and bytes of either direction
+        in_packets, out_packets, in_bytes, out_bytes = struct.unpack_from("=QQQQ", statistics)
+        received, sent = (in_packets, in_bytes), (out_packets, out_bytes)
     kind = (
         _attributes(attributes.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
     )
@@ -150,7 +155,9 @@ def _link(body: bytes) -> InterfaceInfo:
         mtu=mtu,
         mac=mac.hex(":") if len(mac) == 6 else "",
         link_type=LINKTYPE_OF_HARDWARE.get(hardware),
-        packets=packets,
+        packets=received[0] + sent[0],
+        received=received,
+        sent=sent,
         kind=kind,
         master_index=master,
         peer_elsewhere=kind == "veth" and _IFLA_LINK_NETNSID in attributes,

@@ -17,6 +17,7 @@ from hub.registry import Registry
 from wire import fields
 from wire.control import Domain, seal, unseal
 from wire.errors import WireError
+from wire.interface_counters import InterfaceCounters
 from wire.keys import SigningKey
 from wire.names import control_subject
 from wire.report import MAX_INTERFACES, InterfaceReport
@@ -72,6 +73,16 @@ class FilterVerdict:
     error: str
     """libpcap's message when refused."""
     instructions: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class InterfacesNow:
+    """An agent's interfaces at this moment."""
+
+    interfaces: tuple[InterfaceReport, ...]
+    counters: tuple[InterfaceCounters, ...]
+    """Empty of an agent that doesn't count."""
+    round_trip_ns: int
 
 
 class Control:
@@ -153,13 +164,16 @@ class Control:
         round_trip_ns = answer.received_ns - answer.sent_ns
         return Ping(round_trip_ns, time_ns, version, time_ns - answer.sent_ns - round_trip_ns // 2)
 
-    async def interfaces(self, agent: str) -> tuple[InterfaceReport, ...]:
-        """The agent's interfaces now."""
-        answer = await self.ask(agent, "interfaces")
+    async def interfaces(self, agent: str, *, timeout_s: float = REPLY_TIMEOUT_S) -> InterfacesNow:
+        """The agent's interfaces now, and what they have carried."""
+        answer = await self.ask(agent, "interfaces", timeout_s=timeout_s)
         try:
-            return tuple(
-                InterfaceReport.from_map(one)
-                for one in fields.maps(answer.body, "interfaces", max_length=MAX_INTERFACES)
+            reports = fields.maps(answer.body, "interfaces", max_length=MAX_INTERFACES)
+            counters = fields.optional(answer.body, "counters", fields.maps, max_length=MAX_INTERFACES) or []
+            return InterfacesNow(
+                tuple(InterfaceReport.from_map(one) for one in reports),
+                tuple(InterfaceCounters.from_map(one) for one in counters),
+                answer.received_ns - answer.sent_ns,
             )
         except WireError as error:
             raise AnswerRefused(f"agent {agent!r} listed its interfaces oddly: {error}") from error

@@ -20,7 +20,7 @@ from hub.agents.control import Control, ControlError
 from hub.agents.sessions import SessionControl
 from hub.agents.status import AgentStatus, KnownAgent, State, status_of
 from hub.bus import Bus
-from hub.registry import Registry, UnknownError
+from hub.registry import AgentRecord, Registry, UnknownError
 from wire.control import Domain, Envelope, unseal
 from wire.errors import WireError
 from wire.report import Heartbeat, Report
@@ -112,8 +112,7 @@ class Presence:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._save_regularly())
                 while True:
-                    if self._registry.configuration_version() != self._configuration:
-                        self._load()
+                    self._refresh()
                     now_s = time.monotonic()
                     for agent, known in self._known.items():
                         self._judge(agent, known, now_s)
@@ -234,16 +233,15 @@ class Presence:
 
     def status(self, agent: str) -> AgentStatus:
         """One agent's status; UnknownError without such an agent."""
+        self._refresh()
         known = self._known.get(agent)
-        if known is None:
-            self._load()
-            known = self._known.get(agent)
         if known is None:
             raise UnknownError(f"there is no agent {agent!r}")
         return self._status(known)
 
     def all(self) -> list[AgentStatus]:
         """Every enrolled agent's status, by id."""
+        self._refresh()
         return [self._status(self._known[agent]) for agent in sorted(self._known)]
 
     @contextmanager
@@ -265,7 +263,7 @@ class Presence:
         if state == known.state:
             return
         first, known.state = known.state == "", state
-        if not (first and state in ("unknown", "never", "disabled")):
+        if not (first and state in ("unknown", "never", "revoked")):
             known.since_ns = time.time_ns()
             if state == "offline" and known.heartbeat_ns is not None:
                 known.since_ns = known.heartbeat_ns  # absent since it was last heard, not since we noticed
@@ -274,7 +272,7 @@ class Presence:
 
     def _state(self, known: KnownAgent, now_s: float) -> State:
         if not known.record.enabled:
-            return "disabled"
+            return "revoked"
         state = known.sighting.state(now_s)
         return "unknown" if not self._bus.connected and state != "never" else state
 
@@ -283,6 +281,11 @@ class Presence:
         return status_of(known, state, self._bus.connected, time.time_ns())
 
     # The registry
+
+    def _refresh(self) -> None:
+        """What somebody just changed is true at once, not with the next tick."""
+        if self._registry.configuration_version() != self._configuration:
+            self._load()
 
     def _load(self) -> None:
         self._configuration = self._registry.configuration_version()
@@ -295,7 +298,7 @@ class Presence:
                 self._known[agent] = KnownAgent(record, time.monotonic())
                 self._changed(agent)
             elif known.record != record:
-                changed = (known.record.enabled, known.record.label) != (record.enabled, record.label)
+                changed = _visible(known.record) != _visible(record)
                 known.record = record
                 if changed:
                     self._changed(agent)
@@ -313,6 +316,11 @@ class Presence:
                 ) as error:  # a full disk, a long writer: who is there is known all the same
                     log.warning("the last heartbeats can't be written, trying again: %s", error)
                     self._unsaved = unsaved | self._unsaved
+
+
+def _visible(record: AgentRecord) -> tuple[object, ...]:
+    """What of a record a page shows."""
+    return record.enabled, record.label, record.off_ns, record.off_reason
 
 
 def _unseal(message: Msg, domain: Domain, known: KnownAgent) -> Envelope:

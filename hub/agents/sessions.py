@@ -83,11 +83,13 @@ class SessionControl:
         replay: Replay | None = None,
         payload: PayloadPolicy = FULL,
         priority: PriorityRules = NO_PRIORITY,
+        name: str = "",
         user: str,
     ) -> str:
         """Record a session that the agent shall run and return its id.
 
-        interface: one name, several with commas between, or any. ConflictError also when the agent hasn't said that it
+        interface: one name, several with commas between, or any. name: what people call the session. ConflictError
+        when the agent is disabled, and when the agent hasn't said that it
         obeys a payload policy, or said that it can't take several interfaces or has no priority lane, and that is
         asked for.
         """
@@ -98,7 +100,7 @@ class SessionControl:
         _check_payload(record, payload)
         _check_priority(record, priority)
         if not record.enabled:
-            raise ConflictError(f"agent {agent!r} is disabled: enable it before it can capture")
+            raise ConflictError(f"agent {agent!r} is revoked: enrol it anew before it can capture")
         if len(self._registry.sessions.all(agent=agent, active_only=True)) >= MAX_SESSIONS:
             raise ConflictError(f"agent {agent!r} has {MAX_SESSIONS} sessions already: stop one first")
         spec = SessionSpec(
@@ -128,8 +130,12 @@ class SessionControl:
             priority=priority,
         )
         SessionSpec.from_map(spec.to_map())  # every bound, whoever built the spec
-        self._check_room(agent, spec)
-        self._registry.sessions.add(agent, spec)
+        with self._registry.transaction():
+            _check_enabled(self._registry.agents.require(agent))  # as it is now, whoever disabled it
+            self._check_room(agent, spec)
+            self._registry.sessions.add(agent, spec)
+            if name:
+                self._registry.sessions.rename(spec.id, name)
         return spec.id
 
     def pause(self, session: str) -> None:
@@ -262,6 +268,8 @@ class SessionControl:
                 if (entry.state, entry.reason) != (record.reported_state, record.reported_reason):
                     changed.append(record.id)
                 body = cbor2.dumps(entry.to_map())
+                if entry.state != record.reported_state:
+                    self._registry.sessions.note_event(record.id, f"state:{entry.state}", received_ns)
                 if body != record.reported:
                     self._registry.sessions.set_reported(
                         record.id, entry.state, entry.reason, body, received_ns
@@ -278,6 +286,14 @@ class SessionControl:
             "SELECT revision FROM desired WHERE agent = ?", (agent,)
         ).fetchone()
         return int(row["revision"]) if row else 0
+
+
+def _check_enabled(agent: AgentRecord) -> None:
+    """ConflictError when the agent is to have no sessions."""
+    if agent.off_ns is not None:
+        raise ConflictError(
+            f"agent {agent.id!r} is {agent.off_words}. Enable it on its page, /agents/{agent.id}, before it can capture"
+        )
 
 
 def _check_payload(agent: AgentRecord, payload: PayloadPolicy) -> None:

@@ -19,7 +19,7 @@ SPOOL_WARNING_PERCENT = 75
 MAX_BODY_BYTES = 256 * 1024
 
 T = TypeVar("T")
-State = Literal["online", "offline", "never", "disabled", "unknown"]
+State = Literal["online", "offline", "never", "revoked", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class AgentStatus:
     state: State
     """`unknown`: the hub itself has no connection to the server, or has just started, so it can't tell yet."""
     reason: str
-    """The state in words for people: "online", "offline 3 min, 42 MB spooled", "never seen", "disabled: …"."""
+    """The state in words for people: "online", "offline 3 min, 42 MB spooled", "never seen", "revoked: …"."""
     since_ns: int | None
     """When the present state began (UTC)."""
     warnings: tuple[str, ...]
@@ -43,6 +43,17 @@ class AgentStatus:
     packets_per_second: float
     bits_per_second: float
     credentials_expire_ns: int | None
+    off_words: str
+    """"disabled by admin: reason" while the agent is to have no sessions; "" else."""
+    clock_difference_ns: int | None
+    """Agent's clock minus the hub's at the last heartbeat's arrival: too small by its time on the way."""
+    addresses: tuple[str, ...]
+    """Where its open connections come from, as the NATS server saw it."""
+
+    @property
+    def disabled(self) -> bool:
+        """Whether it is to have no sessions, whatever its state."""
+        return bool(self.off_words)
 
     @property
     def imported(self) -> bool:
@@ -89,12 +100,16 @@ def status_of(known: KnownAgent, state: State, connected: bool, now_ns: int) -> 
         packets_per_second=sum(beat.packets_per_second for beat in beats),
         bits_per_second=sum(beat.bits_per_second for beat in beats),
         credentials_expire_ns=known.record.jwt_expires_ns,
+        off_words=known.record.off_words,
+        clock_difference_ns=known.clock_difference_ns,
+        addresses=tuple(sorted(set(known.sighting.connections.values()))),
     )
 
 
 def _reason(known: KnownAgent, state: State, spool: int, connected: bool, now_ns: int) -> str:
-    if state == "disabled":
-        return f"disabled: {known.record.disabled_reason}" if known.record.disabled_reason else "disabled"
+    if state == "revoked":
+        reason = known.record.disabled_reason
+        return f"revoked: {reason}" if reason and reason != "revoked" else "revoked"
     if state == "never":
         return "never seen"
     if state == "unknown":

@@ -107,7 +107,7 @@ def _list(state: StateDir) -> int:
         registry.close()
     for agent in agents:
         enrolled = time.strftime("%Y-%m-%d", time.gmtime(agent.enrolled_ns / SECOND_NS))
-        what = "" if agent.enabled else f"  disabled: {printable(agent.disabled_reason)}"
+        what = "" if agent.enabled else f"  revoked: {printable(agent.disabled_reason)}"
         print(f"{agent.id:<24} enrolled {enrolled}  {printable(agent.label)}{what}")
     if not agents:
         complain("no host is enrolled yet; `wirepool agent request NAME` on the host begins it")

@@ -9,17 +9,19 @@ from hub.registry.agents import AgentKey, AgentRecord, Agents, ViewerRecord, Vie
 from hub.registry.connection import Database
 from hub.registry.errors import ConflictError, RegistryError, UnknownError
 from hub.registry.quarantine import Quarantine, QuarantineEntry
-from hub.registry.sessions import SessionRecord, Sessions
+from hub.registry.sessions import FilterRevision, SessionEvent, SessionRecord, Sessions
 from hub.registry.users import UserRecord, Users, WebSession
 
 __all__ = [
     "AgentKey",
     "AgentRecord",
     "ConflictError",
+    "FilterRevision",
     "Quarantine",
     "QuarantineEntry",
     "Registry",
     "RegistryError",
+    "SessionEvent",
     "SessionRecord",
     "UnknownError",
     "UserRecord",

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hub.registry.connection import Database
 
 
+MAX_REASON_CHARACTERS = 200
+
+
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
     """An enrolled agent."""
@@ -39,6 +42,17 @@ class AgentRecord:
     heartbeat: bytes | None
     """CBOR body of the last verified wire.report.Heartbeat."""
     heartbeat_ns: int | None
+    off_ns: int | None = None
+    """When an operator disabled it: trusted as before, but it gets no sessions. None: enabled."""
+    off_by: str = ""
+    off_reason: str = ""
+
+    @property
+    def off_words(self) -> str:
+        """Who disabled it and why, for people; "" while it is enabled."""
+        if self.off_ns is None:
+            return ""
+        return f"disabled by {self.off_by}" + (f": {self.off_reason}" if self.off_reason else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +173,28 @@ class Agents:
         return [AgentKey(**dict(row)) for row in rows]
 
     def set_enabled(self, agent: str, enabled: bool, reason: str = "") -> None:
-        """Disable (nothing of it is accepted any more; revoke its NATS user as well) or enable again."""
+        """Revoke (nothing of it is accepted any more; revoke its NATS user as well) or trust again."""
         with self._db.transaction() as db:
             changed = db.execute(
                 "UPDATE agents SET enabled = ?, disabled_reason = ? WHERE id = ?",
                 (enabled, "" if enabled else reason, agent),
+            )
+            if changed.rowcount == 0:
+                raise UnknownError(f"there is no agent {agent!r}")
+
+    def switch_off(self, agent: str, user: str, reason: str = "") -> None:
+        """No sessions for this agent from now on; hub.agents.switch stops those that run."""
+        self._switch(agent, time.time_ns(), user, reason[:MAX_REASON_CHARACTERS])
+
+    def switch_on(self, agent: str) -> None:
+        """Sessions again."""
+        self._switch(agent, None, "", "")
+
+    def _switch(self, agent: str, off_ns: int | None, user: str, reason: str) -> None:
+        with self._db.transaction() as db:
+            changed = db.execute(
+                "UPDATE agents SET off_ns = ?, off_by = ?, off_reason = ? WHERE id = ?",
+                (off_ns, user, reason, agent),
             )
             if changed.rowcount == 0:
                 raise UnknownError(f"there is no agent {agent!r}")

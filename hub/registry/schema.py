@@ -132,7 +132,25 @@ _VERSION_2 = (
         ) STRICT, WITHOUT ROWID""",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2)
+_FLEET = (
+    # Disabled by an operator: trusted as before, its spool drains, but it gets no sessions. NULL: enabled.
+    "ALTER TABLE agents ADD COLUMN off_ns INTEGER",
+    "ALTER TABLE agents ADD COLUMN off_by TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE agents ADD COLUMN off_reason TEXT NOT NULL DEFAULT ''",
+    """CREATE TRIGGER agents_switched AFTER UPDATE OF off_ns ON agents
+        BEGIN UPDATE configuration SET version = version + 1; END""",
+    "ALTER TABLE sessions ADD COLUMN name TEXT NOT NULL DEFAULT ''",
+    # What a session's time line shows: states as reported, packets dropped (by counter) at about that time.
+    """CREATE TABLE session_events(
+        session TEXT NOT NULL, at_ns INTEGER NOT NULL, kind TEXT NOT NULL, packets INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY(session, at_ns, kind)) STRICT, WITHOUT ROWID""",
+    # The first time stamp of a batch that came while the one before it was missing: where a gap is drawn.
+    """CREATE TABLE chain_holes(
+        chain INTEGER NOT NULL REFERENCES chains(id) ON DELETE CASCADE, sequence INTEGER NOT NULL,
+        at_ns INTEGER NOT NULL, PRIMARY KEY(chain, sequence)) STRICT, WITHOUT ROWID""",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _FLEET)
 """STEPS[n] brings a file of version n to n + 1. Never edit a released step; append."""
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hub.registry.connection import Database
 
 MAX_SPEC_BYTES = 64 * 1024
+MAX_NAME_CHARACTERS = 120
+MAX_EVENTS = 1000
+"""Per session; with more, neighbours of a kind become one, so that a time line of any length keeps its shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,30 @@ class SessionRecord:
     reported: bytes | None
     """CBOR map of the session's entry in the last report."""
     reported_ns: int | None
+    name: str = ""
+    """What people call it; any text, not unique."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRevision:
+    """A filter that a session has or had."""
+
+    revision: int
+    filter: str
+    snaplen: int
+    changed_ns: int
+    """When it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent:
+    """Something on a session's time line."""
+
+    at_ns: int
+    kind: str
+    """"state:running" and so on (what the agent reported), or the name of a counter of drops."""
+    packets: int
+    """Dropped; 0 for states."""
 
 
 class Sessions:
@@ -126,6 +153,43 @@ class Sessions:
                 (state, reason, reported, now_ns, session),
             )
 
+    def rename(self, session: str, name: str) -> None:
+        """Call it something; "" for nothing. UnknownError without the session."""
+        name = " ".join(name.split())[:MAX_NAME_CHARACTERS]
+        with self._db.transaction() as db:
+            if db.execute("UPDATE sessions SET name = ? WHERE id = ?", (name, session)).rowcount == 0:
+                raise UnknownError(f"there is no session {session!r}")
+
+    def revisions(self, session: str) -> list[FilterRevision]:
+        """Each filter the session has had, the first one first."""
+        rows = self._db.connection.execute(
+            "SELECT revision, filter, snaplen, changed_ns FROM session_filters WHERE session = ? ORDER BY revision",
+            (session,),
+        )
+        return [FilterRevision(**dict(row)) for row in rows]
+
+    def note_event(self, session: str, kind: str, at_ns: int, packets: int = 0) -> None:
+        """Put something on the session's time line; what happens at one time adds up."""
+        with self._db.transaction() as db:
+            db.execute(
+                """INSERT INTO session_events VALUES(?, ?, ?, ?) ON CONFLICT(session, at_ns, kind)
+                   DO UPDATE SET packets = packets + excluded.packets""",
+                (session, at_ns, kind, packets),
+            )
+            (held,) = db.execute(
+                "SELECT count(*) FROM session_events WHERE session = ?", (session,)
+            ).fetchone()
+            if held > MAX_EVENTS:
+                _thin_out(db, session)
+
+    def events(self, session: str) -> list[SessionEvent]:
+        """The time line, the oldest first; at most MAX_EVENTS."""
+        rows = self._db.connection.execute(
+            "SELECT at_ns, kind, packets FROM session_events WHERE session = ? ORDER BY at_ns, kind",
+            (session,),
+        )
+        return [SessionEvent(**dict(row)) for row in rows]
+
     def end(self, session: str, now_ns: int) -> None:
         """Mark the session ended, once."""
         with self._db.transaction() as db:
@@ -139,6 +203,27 @@ def _keep_filter(db: sqlite3.Connection, spec: SessionSpec) -> None:
         "INSERT OR IGNORE INTO session_filters VALUES(?, ?, ?, ?, ?)",
         (spec.id, spec.filter_revision, spec.filter, spec.snaplen, time.time_ns()),
     )
+
+
+def _thin_out(db: sqlite3.Connection, session: str) -> None:
+    """Make one of two neighbours of a kind: the earlier one's time, the sum of their packets."""
+    rows = db.execute(
+        "SELECT at_ns, kind, packets FROM session_events WHERE session = ? ORDER BY kind, at_ns", (session,)
+    ).fetchall()
+    kept: list[tuple[str, int, str, int]] = []
+    waiting: tuple[str, int, str, int] | None = None
+    for row in rows:
+        if waiting is not None and waiting[2] == row["kind"]:
+            kept.append((session, waiting[1], waiting[2], waiting[3] + row["packets"]))
+            waiting = None
+            continue
+        if waiting is not None:
+            kept.append(waiting)
+        waiting = (session, row["at_ns"], row["kind"], row["packets"])
+    if waiting is not None:
+        kept.append(waiting)
+    db.execute("DELETE FROM session_events WHERE session = ?", (session,))
+    db.executemany("INSERT INTO session_events VALUES(?, ?, ?, ?)", kept)
 
 
 def _session(row: sqlite3.Row) -> SessionRecord:

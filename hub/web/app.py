@@ -63,7 +63,7 @@ MEANINGS = {
 
 def create_litestar(hub: Hub) -> Litestar:
     """The Litestar application with every route."""
-    from hub.web.routes import account, agents, api, export, health, live, packet, sessions
+    from hub.web.routes import account, agent, agents, api, export, health, live, packet, sessions
     from hub.web.routes.api.described import description
 
     def with_hub(config: AppConfig) -> AppConfig:
@@ -74,6 +74,7 @@ def create_litestar(hub: Hub) -> Litestar:
         route_handlers=[
             _undescribed(account.handlers),
             _undescribed(agents.handlers),
+            _undescribed(agent.handlers),
             _undescribed(live.handlers),
             _undescribed(packet.handlers),
             _undescribed(sessions.handlers),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from litestar import Request
 
+from hub.agents.interface_rates import InterfaceRates
 from hub.config import HubSettings
 from hub.live.feed import LiveFeed
 from hub.registry import Registry
@@ -46,6 +47,7 @@ class Hub:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at shutdown: event streams end."""
     started_ns: int = field(default_factory=time.time_ns)
+    rates: InterfaceRates = field(default_factory=InterfaceRates)
     pages: Pages = field(init=False)
     authentication: Authentication = field(init=False)
 

@@ -292,12 +292,3 @@ async def test_the_books_of_an_ended_session_and_its_downloads(tmp_path: Path) -
         kept = (await client.get(f"/sessions/{session}")).text
         assert "are there no longer" in kept
         assert re.search(r'data-testid="books-received">101<', kept)
-
-
-async def test_a_ping_tells_round_trip_and_clock(tmp_path: Path) -> None:
-    async with stage(tmp_path) as (_, client, agent):
-        answer = await client.post("/agents/web1/ping")
-        assert "answered" in answer.text
-        assert 'data-testid="ping-rtt"' in answer.text
-        await agent.connection.close()
-        assert "no answer" in (await client.post("/agents/web1/ping")).text

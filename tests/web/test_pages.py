@@ -131,9 +131,10 @@ async def test_the_page_serves_without_a_nats_server_and_says_so(tmp_path: Path)
         text = (await client.get("/agents")).text
         assert "<script>alert" not in text
         assert 'data-testid="agent-web1"' in text
-        ping = await client.post("/agents/web1/ping")
-        assert "no answer" in ping.text
-        assert "no connection to the NATS server" in ping.text
+        assert "<script>alert" not in (await client.get("/agents/web1")).text
+        steps = (await client.get("/events/agents/web1/test")).text
+        assert "no connection to the NATS server" in steps
+        assert 'data-testid="step-agent" data-state="skipped"' in steps
 
 
 async def test_the_start_form_says_what_is_wrong_next_to_each_field(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
-"""The page Agents: who is there, live."""
+"""The page Agents: who is there, live; with a search and a state to choose by, both in the address."""
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlencode
 
-from litestar import Request, Response, get, post
-from litestar.params import FromPath
+from litestar import Request, Response, get
 from litestar.types import ASGIApp
 
-from hub.agents.control import ControlError
+from hub.agents.finding import search_text
+from hub.agents.presence import AgentStatus
 from hub.http.streaming import event, event_stream
 from hub.registry import WebSession
 from hub.web.guard import web_session
@@ -23,6 +26,62 @@ LOGIN_CHECK_S = 5.0
 """A login that ended ends its event streams within this time."""
 MAX_WATCHED = 16
 """Sessions that one link to the live page joins."""
+MAX_QUERY_CHARACTERS = 200
+Choice = Literal["", "online", "offline", "never", "disabled", "revoked", "warnings"]
+CHOICES: dict[str, str] = {
+    "": "All",
+    "online": "Online",
+    "offline": "Offline",
+    "never": "Never seen",
+    "disabled": "Disabled",
+    "revoked": "Revoked",
+    "warnings": "With warnings",
+}
+"""What the list can be narrowed to, and what the page calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What is looked for, as the address says it."""
+
+    words: str = ""
+    state: str = ""
+
+    @classmethod
+    def of(cls, request: AnyRequest) -> "Narrowing":
+        """?q= and ?state=; a state that there is none of counts as none."""
+        state = request.query_params.get("state", "")
+        return cls(
+            request.query_params.get("q", "")[:MAX_QUERY_CHARACTERS].strip(),
+            state if state in CHOICES else "",
+        )
+
+    @property
+    def query(self) -> str:
+        """For addresses: "?…", or "" when nothing is narrowed."""
+        given = {name: value for name, value in (("q", self.words), ("state", self.state)) if value}
+        return f"?{urlencode(given)}" if given else ""
+
+    def fits(self, status: AgentStatus) -> bool:
+        """Whether an agent is shown: in that state, and every word somewhere in what is known of it."""
+        if self.state and self.state not in states_of(status):
+            return False
+        text = search_text(status)
+        return all(word in text for word in self.words.lower().split())
+
+
+def states_of(status: AgentStatus) -> set[str]:
+    """Every choice that an agent belongs to. Just after the hub's start it isn't known who is there: none then."""
+    found = {"": "", "unknown": ""}.get(status.state, status.state)
+    return {
+        name
+        for name, true in (
+            (found, bool(found)),
+            ("disabled", status.disabled),
+            ("warnings", bool(status.warnings)),
+        )
+        if true
+    }
 
 
 def running_sessions(hub: Hub) -> dict[str, list[str]]:
@@ -34,37 +93,41 @@ def running_sessions(hub: Hub) -> dict[str, list[str]]:
     return running
 
 
+def _context(hub: Hub, narrowing: Narrowing) -> dict[str, Any]:
+    everyone = hub.presence.all()
+    counts: Counter[str] = Counter()
+    for status in everyone:
+        counts.update(states_of(status))
+    counts[""] = len(everyone)
+    return {
+        "agents": [status for status in everyone if narrowing.fits(status)],
+        "any_agents": bool(everyone),
+        "running": running_sessions(hub),
+        "narrowing": narrowing,
+        "counts": counts,
+        "choices": CHOICES,
+    }
+
+
 @get("/agents")
 async def agents_page(request: AnyRequest) -> Response[str]:
-    """Every agent with its state."""
+    """Every agent with its state; ?q= and ?state= narrow it."""
     hub = hub_of(request)
-    return hub.pages.page(
-        request, "pages/agents.html", agents=hub.presence.all(), running=running_sessions(hub)
-    )
-
-
-@post("/agents/{agent:str}/ping", status_code=200)
-async def ping_agent(request: AnyRequest, agent: FromPath[str]) -> Response[str]:
-    """Ask one agent for a sign of life; the answer is a panel, also when there is none."""
-    hub = hub_of(request)
-    try:
-        ping, error = await hub.control.ping(agent), ""
-    except ControlError as refused:
-        ping, error = None, str(refused)
-    return hub.pages.fragment("fragments/ping.html", agent=agent, ping=ping, error=error)
+    return hub.pages.page(request, "pages/agents.html", **_context(hub, Narrowing.of(request)))
 
 
 @get("/events/agents")
 async def agent_events(request: AnyRequest) -> ASGIApp:
-    """Server-sent events: `agents` with the whole table when agents come or go, `agent-<id>` with one row."""
+    """Server-sent events: `agents` with the whole table when agents come or go, `agent-<id>` with one row. ?q= and
+    ?state= as on the page."""
     hub = hub_of(request)
-    return event_stream(_agent_events(hub, web_session(request)), hub.stopping)
+    return event_stream(_agent_events(hub, web_session(request), Narrowing.of(request)), hub.stopping)
 
 
-async def _agent_events(hub: Hub, session: WebSession) -> AsyncGenerator[bytes, None]:
+async def _agent_events(hub: Hub, session: WebSession, narrowing: Narrowing) -> AsyncGenerator[bytes, None]:
     with hub.presence.changes() as changes:
-        shown = {status.id for status in hub.presence.all()}
-        yield b"retry: 2000\n\n" + _table(hub)
+        shown = _shown(hub, narrowing)
+        yield b"retry: 2000\n\n" + _table(hub, narrowing)
         iterator = aiter(changes)
         check_s = time.monotonic() + LOGIN_CHECK_S
         while True:
@@ -82,23 +145,28 @@ async def _agent_events(hub: Hub, session: WebSession) -> AsyncGenerator[bytes, 
                 check_s = time.monotonic() + LOGIN_CHECK_S
                 if not hub.authentication.is_open(session):
                     return
-            statuses = {status.id: status for status in hub.presence.all()}
-            if set(statuses) != shown:
-                shown = set(statuses)
-                yield _table(hub)
+            now = _shown(hub, narrowing)
+            if now != shown:
+                yield _table(hub, narrowing)
             else:
                 running = running_sessions(hub)
-                for agent in sorted(changed & shown):
-                    row = hub.pages.text("fragments/agent_row.html", agent=statuses[agent], running=running)
+                for agent in sorted(changed & now.keys()):
+                    status = hub.presence.status(agent)
+                    row = hub.pages.text("fragments/agent_row.html", agent=status, running=running)
                     yield event(f"agent-{agent}", row)
+            shown = now
             await asyncio.sleep(COALESCE_S)
 
 
-def _table(hub: Hub) -> bytes:
-    table = hub.pages.text(
-        "fragments/agents_table.html", agents=hub.presence.all(), running=running_sessions(hub)
-    )
-    return event("agents", table)
+def _shown(hub: Hub, narrowing: Narrowing) -> dict[str, frozenset[str]]:
+    """Agent → the states it counts for: when this changes, the table and the counts above it do."""
+    return {
+        status.id: frozenset(states_of(status)) for status in hub.presence.all() if narrowing.fits(status)
+    }
 
 
-handlers = [agents_page, ping_agent, agent_events]
+def _table(hub: Hub, narrowing: Narrowing) -> bytes:
+    return event("agents", hub.pages.text("fragments/agents_table.html", **_context(hub, narrowing)))
+
+
+handlers = [agents_page, agent_events]

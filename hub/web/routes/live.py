@@ -87,7 +87,8 @@ async def live_page(request: AnyRequest) -> Response[str]:
     ids = session_ids(request)
     if not ids:
         agent = request.query_params.get("agent")
-        form = start_form.blank(hub, check_agent_id(agent) if agent else None)
+        interface = request.query_params.get("interface", "")
+        form = start_form.blank(hub, check_agent_id(agent) if agent else None, interface)
         return _start_page(request, form, defaultdict(str))
     views = [view(hub.registry.sessions.require(one)) for one in ids]
     return hub.pages.page(

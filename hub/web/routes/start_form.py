@@ -223,13 +223,15 @@ class AgentChoice:
     why: str
     """Why it is the best, as the agent says ("it …"); "" when the agent doesn't say."""
     chosen: str
+    disabled: bool = False
+    """It gets no sessions, whatever its state."""
 
 
 def choices(hub: Hub, form: StartForm) -> list[AgentChoice]:
     """Every agent that can be asked to capture, those that are online first."""
-    order = {"online": 0, "unknown": 1, "offline": 2, "never": 3, "disabled": 4}
+    order = {"online": 0, "unknown": 1, "offline": 2, "never": 3, "revoked": 4}
     hosts = [status for status in hub.presence.all() if not status.imported]
-    statuses = sorted(hosts, key=lambda status: (order[status.state], status.id))
+    statuses = sorted(hosts, key=lambda status: (status.disabled, order[status.state], status.id))
     return [_choice(status, form.interfaces.get(status.id, "")) for status in statuses]
 
 
@@ -238,7 +240,10 @@ def _choice(status: AgentStatus, chosen: str) -> AgentChoice:
     best, why = best_interface(interfaces), ""
     if status.report and status.report.best_interface in (one.name for one in interfaces):
         best, why = status.report.best_interface, status.report.best_interface_reason
-    return AgentChoice(status.id, status.state, status.reason, interfaces, best, why, chosen or best)
+    reason = status.off_words or status.reason
+    return AgentChoice(
+        status.id, status.state, reason, interfaces, best, why, chosen or best, status.disabled
+    )
 
 
 def best_interface(interfaces: tuple[InterfaceReport, ...]) -> str:
@@ -257,9 +262,11 @@ def best_interface(interfaces: tuple[InterfaceReport, ...]) -> str:
     return max(interfaces, key=merit).name if interfaces else ""
 
 
-def blank(hub: Hub, agent: str | None) -> StartForm:
-    """An empty form with `agent` chosen, or the only one that is online."""
-    online = [status.id for status in hub.presence.all() if status.online]
+def blank(hub: Hub, agent: str | None, interface: str = "") -> StartForm:
+    """An empty form with `agent` (and its interface) chosen, or the only one that is online."""
+    online = [status.id for status in hub.presence.all() if status.online and not status.disabled]
     if agent is not None:
-        return StartForm(agents=[agent])
+        return StartForm(
+            agents=[agent], interfaces={agent: interface[:MAX_INTERFACE_BYTES]} if interface else {}
+        )
     return StartForm(agents=online if len(online) == 1 else [])

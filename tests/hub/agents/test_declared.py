@@ -188,7 +188,7 @@ async def test_steps_of_a_session(tmp_path: Path) -> None:
         with pytest.raises(ConflictError, match="has ended"):
             control.stop(session)
         registry.agents.set_enabled("web1", False, "stolen")
-        with pytest.raises(ConflictError, match="disabled"):
+        with pytest.raises(ConflictError, match="revoked"):
             control.start("web1", "eth0", user="anna")
         registry.agents.set_enabled("web1", True)
         for _ in range(64):

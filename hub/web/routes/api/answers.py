@@ -55,9 +55,10 @@ class Agent(Struct, frozen=True):
 
     id: str
     label: str
-    state: Literal["online", "offline", "never", "disabled", "unknown"]
+    state: Literal["online", "offline", "never", "revoked", "unknown"]
     online: bool
     reason: Annotated[str, Meta(description="The state in words.")]
+    disabled: Annotated[str, Meta(description="Who disabled it and why; empty: it may capture.")]
     since_ns: Annotated[TimeNs | None, Meta(description="When the state began.")]
     warnings: list[str]
     packets_per_second: float
@@ -82,6 +83,7 @@ class Agent(Struct, frozen=True):
             state=status.state,
             online=status.online,
             reason=status.reason,
+            disabled=status.off_words,
             since_ns=None if status.since_ns is None else str(status.since_ns),
             warnings=list(status.warnings),
             packets_per_second=status.packets_per_second,
