@@ -129,6 +129,14 @@ class WpzWriter:
         self._zip.writestr(self._entry(_MANIFEST), json.dumps(self._manifest, indent=2) + "\n")
         self._zip.close()
 
+    def abandon(self) -> None:
+        """Give up an unfinished file: what is left to write goes to the sink, to be thrown away with the rest.
+
+        A zip file that is collected with an entry open complains where nobody can catch it.
+        """
+        self._messages.close()
+        self._zip.close()
+
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = zipfile.ZipInfo(name, self._date)
         entry.external_attr = 0o644 << 16

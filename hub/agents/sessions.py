@@ -89,9 +89,8 @@ class SessionControl:
         """Record a session that the agent shall run and return its id.
 
         interface: one name, several with commas between, or any. name: what people call the session. ConflictError
-        when the agent is disabled, and when the agent hasn't said that it
-        obeys a payload policy, or said that it can't take several interfaces or has no priority lane, and that is
-        asked for.
+        when the agent is disabled, when it hasn't said that it obeys a payload policy that is asked for, or has said
+        that it can't take several interfaces or has no priority lane.
         """
         record = self._registry.agents.require(agent)
         if source == "ring":

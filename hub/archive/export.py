@@ -147,21 +147,33 @@ class Export:
         progress = progress or Progress()
         sink = _Sink()
         names = list(dict.fromkeys(sessions))
-        writer = WpzWriter(sink, hub_public=self._key.public, created_ns=time.time_ns(), sessions=names)
+        writer = WpzWriter(
+            sink, hub_public=self._key.public, created_ns=self._as_of_ns(names), sessions=names
+        )
         agents: set[str] = set()
-        async with aclosing(self._batches(sessions, progress)) as batches:
-            async for message, batch in batches:
-                agents.add(batch.header.agent)
-                await asyncio.to_thread(writer.add_message, message)
-                if batch.header.kind is Kind.PACKETS:
-                    progress.packets += batch.header.packets
-                if len(sink.buffer) >= CHUNK_BYTES:
-                    progress.bytes_out += len(sink.buffer)
-                    yield sink.take()
-        writer.finish([pair for agent in sorted(agents) for pair in self._certificates(agent)])
+        try:
+            async with aclosing(self._batches(sessions, progress)) as batches:
+                async for message, batch in batches:
+                    agents.add(batch.header.agent)
+                    await asyncio.to_thread(writer.add_message, message)
+                    if batch.header.kind is Kind.PACKETS:
+                        progress.packets += batch.header.packets
+                    if len(sink.buffer) >= CHUNK_BYTES:
+                        progress.bytes_out += len(sink.buffer)
+                        yield sink.take()
+            writer.finish([pair for agent in sorted(agents) for pair in self._certificates(agent)])
+        except BaseException:  # the download was broken off
+            writer.abandon()
+            raise
         progress.bytes_out += len(sink.buffer)
         yield sink.take()
         progress.finished = True
+
+    def _as_of_ns(self, sessions: Sequence[str]) -> int:
+        """When the file is of: the end of the last session, so that it is the same each time; now while one runs."""
+        ends = [self._registry.sessions.require(session).ended_ns for session in sessions]
+        known = [end for end in ends if end is not None]
+        return max(known) if known and len(known) == len(ends) else time.time_ns()
 
     def _certificates(self, agent: str) -> list[tuple[str, bytes]]:
         certificates = []
@@ -171,7 +183,7 @@ class Export:
                 key.signing_public,
                 not_before_ns=key.not_before_ns,
                 not_after_ns=key.not_after_ns or key.not_before_ns + CERTIFICATE_YEARS_NS,
-                issued_ns=time.time_ns(),
+                issued_ns=key.not_before_ns,  # the same each time
                 key=self._key,
             )
             certificates.append((agent, certificate))

@@ -8,7 +8,7 @@ they stand in the boot's last interface block, the others carry only what the fi
 from dataclasses import dataclass
 
 from hub.ledger.session_books import SessionBooks, session_books
-from hub.registry import Registry
+from hub.registry import AgentRecord, Registry
 from wire import pcapng
 from wire.batch import Header, OpenBatch, decode_columns
 from wire.errors import WireError
@@ -19,6 +19,17 @@ from wire.strict_cbor import loads_map
 MAX_INTERFACES = 10_000
 
 InterfaceKey = tuple[str, str, bytes, str, int, int, int, PayloadPolicy | None]
+
+
+def host_words(agent: AgentRecord) -> tuple[str, str] | None:
+    """(system, host name) that an export's blocks say of an agent; None when it hasn't reported."""
+    if agent.report is None:
+        return None
+    try:
+        report = Report.from_map(loads_map(agent.report, max_bytes=256 * 1024, max_depth=8, max_items=32768))
+    except WireError:
+        return None
+    return f"{report.os} ({report.kernel})", report.hostname
 
 
 @dataclass(slots=True)
@@ -44,15 +55,8 @@ class PcapngSection:
         self._hosts: dict[str, str] = {}
         for agent in {books.agent for books in self._books.values()}:
             record = registry.agents.get(agent)
-            if record is not None and record.report is not None:
-                try:
-                    report = Report.from_map(
-                        loads_map(record.report, max_bytes=256 * 1024, max_depth=8, max_items=32768)
-                    )
-                except WireError:
-                    continue
-                self._systems[agent] = f"{report.os} ({report.kernel})"
-                self._hosts[agent] = report.hostname
+            if record is not None and (words := host_words(record)) is not None:
+                self._systems[agent], self._hosts[agent] = words
         self._interfaces: dict[InterfaceKey, _Interface] = {}
 
     def header(self) -> bytes:

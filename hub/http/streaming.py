@@ -36,6 +36,7 @@ class StreamedAnswer:
         chunks: AsyncGenerator[bytes, None],
         *,
         media_type: str,
+        status: int = 200,
         headers: dict[str, str] | None = None,
         stopping: asyncio.Event | None = None,
         grace_s: float = 0.0,
@@ -43,6 +44,7 @@ class StreamedAnswer:
         """`stopping`: `grace_s` after it is set the stream is over. Without grace it ends properly (events); with one
         it is cut, since a file that ended properly would pass for whole (downloads)."""
         self._chunks = chunks
+        self._status = status
         self._headers = {"content-type": media_type, "cache-control": "no-store", **(headers or {})}
         self._stopping = stopping
         self._grace_s = grace_s
@@ -53,7 +55,7 @@ class StreamedAnswer:
             headers = [
                 (name.encode("latin-1"), value.encode("latin-1")) for name, value in self._headers.items()
             ]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.start", "status": self._status, "headers": headers})
             if scope.get("method") == "HEAD":
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
@@ -113,7 +115,13 @@ def event_stream(chunks: AsyncGenerator[bytes, None], stopping: asyncio.Event) -
 
 
 def download(
-    chunks: AsyncIterator[bytes], *, file_name: str, media_type: str, stopping: asyncio.Event
+    chunks: AsyncIterator[bytes],
+    *,
+    file_name: str,
+    media_type: str,
+    stopping: asyncio.Event,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
 ) -> StreamedAnswer:
     """A file made while it is sent. `file_name` is our own ASCII text: letters, digits, dot, dash, underscore."""
     if not file_name.isascii() or not all(c.isalnum() or c in "._-" for c in file_name):
@@ -121,7 +129,8 @@ def download(
     return StreamedAnswer(
         _as_generator(chunks),
         media_type=media_type,
-        headers={"content-disposition": f'attachment; filename="{file_name}"'},
+        status=status,
+        headers={"content-disposition": f'attachment; filename="{file_name}"', **(headers or {})},
         stopping=stopping,
         grace_s=DOWNLOAD_GRACE_S,
     )

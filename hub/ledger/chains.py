@@ -12,6 +12,7 @@ import cbor2
 
 from hub.ledger.chain_runs import Run, Runs, TooScattered
 from hub.registry import Registry
+from hub.registry.sessions import note_event
 from wire.batch import Header, Kind, OpenBatch, decode_tombstone
 from wire.books import Books
 from wire.fields import MAX_U63
@@ -29,6 +30,11 @@ MARK_BYTES = 1 << 20
 MAX_SUM = MAX_U63
 """Where a chain's sums stop in the registry (SQLite's largest integer). What one batch may say is bounded by wire, but
 an agent can sign any number of them: its own sums then end here, and nobody's batches fail."""
+
+DROPS = ("dropped_ring", "dropped_invalid", "dropped_newest", "dropped_oldest")
+"""Counters whose growth goes onto the session's time line."""
+EVENT_NS = 1_000_000_000
+"""What is dropped within this time is one entry."""
 
 ChainKey = tuple[str, bytes, str, str]
 """(agent, boot, session, lane)."""
@@ -187,6 +193,7 @@ class Chains:
                 )
                 counts["tombstones"] += 1
         else:
+            self._note_hole(chain, header, received_ns)
             outcome = chain.runs.add_kept(header.sequence, header.previous, batch.header_hash)
             new = outcome != "duplicate"
             if outcome == "recovered":
@@ -202,6 +209,18 @@ class Chains:
             return False
         self._book(chain, header)
         return True
+
+    def _note_hole(self, chain: Chain, header: Header, received_ns: int) -> None:
+        """Before a batch is added: remember when it is from if the one before it is missing; forget what it fills."""
+        sequence, runs = header.sequence, chain.runs
+        if runs.holds(sequence) != "new":
+            return
+        db = self._registry.connection
+        if sequence > 0 and runs.holds(sequence - 1) == "new":
+            at_ns = min(header.first_timestamp_ns, MAX_SUM) or received_ns
+            db.execute("INSERT OR IGNORE INTO chain_holes VALUES(?, ?, ?)", (chain.id, sequence, at_ns))
+        if runs.holds(sequence + 1) != "new":
+            db.execute("DELETE FROM chain_holes WHERE chain = ? AND sequence = ?", (chain.id, sequence + 1))
 
     def _book(self, chain: Chain, header: Header) -> None:
         counts = chain.counts
@@ -332,8 +351,13 @@ def save_books(
     row = db.execute(
         "SELECT books FROM books WHERE session = ? AND agent = ? AND boot = ?", (session, agent, boot)
     ).fetchone()
-    if row is not None and books_order(load_books(row["books"])) > books_order(books):
+    before = load_books(row["books"]) if row is not None else Books()
+    if books_order(before) > books_order(books):
         return
+    for name in DROPS:
+        dropped = getattr(books, name) - getattr(before, name)
+        if dropped > 0:
+            note_event(db, session, name, now_ns // EVENT_NS * EVENT_NS, dropped)
     db.execute(
         "INSERT OR REPLACE INTO books VALUES(?, ?, ?, ?, ?, ?)",
         (session, agent, boot, cbor2.dumps(books.to_map()), origin, now_ns),

@@ -5,6 +5,7 @@ A boot that is over sends no heartbeats any more: what its last ones could not s
 was received and never spooled (the open batch and the ring of a killed process) is named `lost_at_end`.
 """
 
+import sqlite3
 from dataclasses import dataclass, field
 
 from hub.ledger.chains import load_books, load_runs
@@ -24,6 +25,8 @@ class Gap:
     lane: str
     first: int
     last: int
+    at_ns: int | None = None
+    """About when: the first time stamp of the batch behind it."""
 
 
 @dataclass(slots=True)
@@ -142,7 +145,9 @@ def session_books(registry: Registry, session: str) -> SessionBooks:
         for low, high in runs.gaps():
             result.missing_batches += high - low + 1
             if len(result.gaps) < MAX_GAPS:
-                result.gaps.append(Gap(row["boot"], row["lane"], low, high))
+                result.gaps.append(
+                    Gap(row["boot"], row["lane"], low, high, _hole_ns(db, row["id"], high + 1))
+                )
         if row["packets"]:
             result.first_timestamp_ns = min(
                 result.first_timestamp_ns or row["first_timestamp_ns"], row["first_timestamp_ns"]
@@ -160,6 +165,13 @@ def session_books(registry: Registry, session: str) -> SessionBooks:
     result.books = total(boot.books for boot in result.boots)
     result.quarantined = registry.quarantine.count(session=session)
     return result
+
+
+def _hole_ns(db: sqlite3.Connection, chain: int, sequence: int) -> int | None:
+    row = db.execute(
+        "SELECT at_ns FROM chain_holes WHERE chain = ? AND sequence = ?", (chain, sequence)
+    ).fetchone()
+    return None if row is None else int(row["at_ns"])
 
 
 def _settle(boot: BootBooks) -> None:

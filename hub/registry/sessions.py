@@ -116,13 +116,19 @@ class Sessions:
         return record
 
     def all(
-        self, *, agent: str | None = None, active_only: bool = False, limit: int = 1000, offset: int = 0
+        self,
+        *,
+        agent: str | None = None,
+        active_only: bool = False,
+        by: str | None = None,
+        limit: int = 1000,
+        offset: int = 0,
     ) -> list[SessionRecord]:
-        """Sessions, the newest first; `active_only` leaves out those that have ended."""
+        """Sessions, the newest first; `active_only` leaves out those that have ended, `by`: who asked for them."""
         rows = self._db.connection.execute(
             """SELECT * FROM sessions WHERE (?1 IS NULL OR agent = ?1) AND (?2 = 0 OR ended_ns IS NULL)
-               ORDER BY created_ns DESC, id LIMIT ?3 OFFSET ?4""",
-            (agent, active_only, limit, offset),
+               AND (?5 IS NULL OR requested_by = ?5) ORDER BY created_ns DESC, id LIMIT ?3 OFFSET ?4""",
+            (agent, active_only, limit, offset, by),
         )
         return [_session(row) for row in rows]
 
@@ -171,16 +177,7 @@ class Sessions:
     def note_event(self, session: str, kind: str, at_ns: int, packets: int = 0) -> None:
         """Put something on the session's time line; what happens at one time adds up."""
         with self._db.transaction() as db:
-            db.execute(
-                """INSERT INTO session_events VALUES(?, ?, ?, ?) ON CONFLICT(session, at_ns, kind)
-                   DO UPDATE SET packets = packets + excluded.packets""",
-                (session, at_ns, kind, packets),
-            )
-            (held,) = db.execute(
-                "SELECT count(*) FROM session_events WHERE session = ?", (session,)
-            ).fetchone()
-            if held > MAX_EVENTS:
-                _thin_out(db, session)
+            note_event(db, session, kind, at_ns, packets)
 
     def events(self, session: str) -> list[SessionEvent]:
         """The time line, the oldest first; at most MAX_EVENTS."""
@@ -203,6 +200,18 @@ def _keep_filter(db: sqlite3.Connection, spec: SessionSpec) -> None:
         "INSERT OR IGNORE INTO session_filters VALUES(?, ?, ?, ?, ?)",
         (spec.id, spec.filter_revision, spec.filter, spec.snaplen, time.time_ns()),
     )
+
+
+def note_event(db: sqlite3.Connection, session: str, kind: str, at_ns: int, packets: int = 0) -> None:
+    """See Sessions.note_event; inside a transaction."""
+    db.execute(
+        """INSERT INTO session_events VALUES(?, ?, ?, ?) ON CONFLICT(session, at_ns, kind)
+           DO UPDATE SET packets = packets + excluded.packets""",
+        (session, at_ns, kind, packets),
+    )
+    (held,) = db.execute("SELECT count(*) FROM session_events WHERE session = ?", (session,)).fetchone()
+    if held > MAX_EVENTS:
+        _thin_out(db, session)
 
 
 def _thin_out(db: sqlite3.Connection, session: str) -> None:

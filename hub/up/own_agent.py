@@ -65,7 +65,7 @@ def ensure_enrolled(state: StateDir, name: str, label: str | None = None) -> Non
     finally:
         registry.close()
     if record is not None and not record.enabled:
-        raise StateError(f"host {name!r} is disabled ({record.disabled_reason}): take another name")
+        raise StateError(f"host {name!r} is revoked ({record.disabled_reason}): take another name")
     servers = _servers(state)
     answer = directory / "enrolment.json"
     if record is not None and answer.is_file() and _is_current(state, answer, servers, record.signing_public):

@@ -24,6 +24,7 @@ from litestar.types import ASGIApp
 
 from hub.agents.control import AgentAway, AgentSilent, ControlError
 from hub.archive.reading import ArchiveError
+from hub.http.byte_range import RangeNotSatisfiable
 from hub.http.request_limits import RequestLimits
 from hub.live.feed import TooManyViewers
 from hub.registry import ConflictError, RegistryError, UnknownError
@@ -63,7 +64,7 @@ MEANINGS = {
 
 def create_litestar(hub: Hub) -> Litestar:
     """The Litestar application with every route."""
-    from hub.web.routes import account, agent, agents, api, export, health, live, packet, sessions
+    from hub.web.routes import account, agent, agents, api, connect, export, health, live, packet, sessions
     from hub.web.routes.api.described import description
 
     def with_hub(config: AppConfig) -> AppConfig:
@@ -75,6 +76,7 @@ def create_litestar(hub: Hub) -> Litestar:
             _undescribed(account.handlers),
             _undescribed(agents.handlers),
             _undescribed(agent.handlers),
+            _undescribed(connect.handlers),
             _undescribed(live.handlers),
             _undescribed(packet.handlers),
             _undescribed(sessions.handlers),
@@ -128,6 +130,8 @@ def status_of(error: Exception) -> tuple[int, str]:
             return 502, str(error)
         case TooManyViewers():
             return 503, str(error)
+        case RangeNotSatisfiable():
+            return 416, f"That part lies behind the end: {error}."
         case ArchiveError():
             return 503, f"{error}. Is the NATS server running?"
         case TooManyLogins():
@@ -150,6 +154,8 @@ def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, TooManyLogins):
         headers["retry-after"] = str(int(error.retry_after_s) + 1)
+    if isinstance(error, RangeNotSatisfiable):
+        headers["content-range"] = f"bytes */{error.length}"
     if wants_html(request):
         if isinstance(error, NotAuthorizedException) and request.method == "GET":
             query = f"?{request.url.query}" if request.url.query else ""

@@ -13,6 +13,7 @@ from hub.config import HubSettings
 from hub.live.feed import LiveFeed
 from hub.registry import Registry
 from hub.web.auth import Authentication
+from hub.web.downloads import Downloads
 from hub.web.pages import Pages
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Hub:
     """Set at shutdown: event streams end."""
     started_ns: int = field(default_factory=time.time_ns)
     rates: InterfaceRates = field(default_factory=InterfaceRates)
+    downloads: Downloads = field(default_factory=Downloads)
     pages: Pages = field(init=False)
     authentication: Authentication = field(init=False)
 

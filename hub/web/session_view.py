@@ -55,6 +55,7 @@ class SessionView:
         record, spec = self.record, self.record.spec
         return {
             "id": record.id,
+            "name": record.name,
             "agent": record.agent,
             "state": self.word,
             "reason": self.reason,
@@ -118,18 +119,39 @@ def _reported(record: SessionRecord) -> SessionReport | None:
         return None
 
 
+STATES: dict[str, str] = {
+    "": "All states",
+    "active": "Active",
+    "running": "Running",
+    "paused": "Paused",
+    "ended": "Ended",
+    "refused": "Refused or failed",
+}
+"""What sessions can be narrowed to, and what the page calls it."""
+
+
+def _in_state(session: SessionView, state: str) -> bool:
+    match state:
+        case "active":
+            return not session.ended
+        case "ended":
+            return session.ended
+        case "refused":
+            return session.word in ("refused", "failed")
+        case "running" | "paused":
+            return session.word == state
+    return True
+
+
 def matches(session: SessionView, query: str, state: str) -> bool:
     """Whether a session fits the search: each word in some of its texts, and the state filter."""
-    if state == "active" and session.ended:
-        return False
-    if state == "ended" and not session.ended:
-        return False
-    if state == "refused" and session.word not in ("refused", "failed"):
+    if not _in_state(session, state):
         return False
     record = session.record
     text = "\n".join(
         (
             record.id,
+            record.name,
             record.agent,
             session.where,
             session.filter,

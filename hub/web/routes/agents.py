@@ -16,6 +16,7 @@ from hub.agents.presence import AgentStatus
 from hub.http.streaming import event, event_stream
 from hub.registry import WebSession
 from hub.web.guard import web_session
+from hub.web.routes.start_form import AgentChoice, StartForm, choices
 from hub.web.running import Hub, hub_of
 
 AnyRequest = Request[Any, Any, Any]
@@ -106,7 +107,20 @@ def _context(hub: Hub, narrowing: Narrowing) -> dict[str, Any]:
         "narrowing": narrowing,
         "counts": counts,
         "choices": CHOICES,
+        "first": _first_captures(hub, everyone),
+        "nothing_captured": not hub.registry.sessions.all(limit=1),
     }
+
+
+MAX_OFFERED = 3
+
+
+def _first_captures(hub: Hub, everyone: list[AgentStatus]) -> list[AgentChoice]:
+    """Where a newcomer can begin with one press; empty once anything was captured."""
+    if hub.registry.sessions.all(limit=1):
+        return []
+    ready = {status.id for status in everyone if status.online and not status.disabled}
+    return [one for one in choices(hub, StartForm()) if one.id in ready and one.best][:MAX_OFFERED]
 
 
 @get("/agents")
@@ -145,24 +159,37 @@ async def _agent_events(hub: Hub, session: WebSession, narrowing: Narrowing) -> 
                 check_s = time.monotonic() + LOGIN_CHECK_S
                 if not hub.authentication.is_open(session):
                     return
-            now = _shown(hub, narrowing)
-            if now != shown:
+            before, shown = shown, _shown(hub, narrowing)
+            if before.rows != shown.rows or before.offered != shown.offered:
                 yield _table(hub, narrowing)
             else:
+                if before.counts != shown.counts:
+                    context = _context(hub, narrowing)
+                    yield event("choices", hub.pages.text("fragments/agent_choices.html", **context))
                 running = running_sessions(hub)
-                for agent in sorted(changed & now.keys()):
+                for agent in sorted(changed & shown.rows):
                     status = hub.presence.status(agent)
                     row = hub.pages.text("fragments/agent_row.html", agent=status, running=running)
                     yield event(f"agent-{agent}", row)
-            shown = now
             await asyncio.sleep(COALESCE_S)
 
 
-def _shown(hub: Hub, narrowing: Narrowing) -> dict[str, frozenset[str]]:
-    """Agent → the states it counts for: when this changes, the table and the counts above it do."""
-    return {
-        status.id: frozenset(states_of(status)) for status in hub.presence.all() if narrowing.fits(status)
-    }
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What decides how much of the page is drawn anew."""
+
+    rows: frozenset[str]
+    offered: tuple[str, ...]
+    counts: dict[str, int]
+
+
+def _shown(hub: Hub, narrowing: Narrowing) -> _Shown:
+    context = _context(hub, narrowing)
+    return _Shown(
+        frozenset(status.id for status in context["agents"]),
+        tuple(one.id for one in context["first"]),
+        dict(context["counts"]),
+    )
 
 
 def _table(hub: Hub, narrowing: Narrowing) -> bytes:

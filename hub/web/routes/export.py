@@ -1,19 +1,33 @@
-"""Downloads: the archive's packets as pcapng, and the signed messages themselves as evidence."""
+"""Downloads: the archive's packets as pcapng, and the signed messages themselves as evidence.
 
+Of an ended session the file is the same each time, so that a broken download can go on (Range, with If-Range for the
+file's ETag). A part is cut out of the file made anew, and its length has to be known before its first byte: a file that
+was never sent whole is made once more for it.
+"""
+
+import re
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Request, Response, get
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
+from hub.archive.export_identity import export_identity
+from hub.http.byte_range import cut_out, wanted_range
 from hub.http.streaming import download
 from hub.ledger.flow_totals import flow_table
+from hub.registry import UnknownError
+from hub.web.downloads import DownloadProgress
 from hub.web.flow_csv import csv_of
 from hub.web.routes.api.described import SessionId, file_of
 from hub.web.running import Hub, hub_of
 from wire.names import check_session_id
 
 AnyRequest = Request[Any, Any, Any]
+
+_TOKEN = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 def file_name(hub: Hub, session_id: str, suffix: str) -> str:
@@ -23,26 +37,71 @@ def file_name(hub: Hub, session_id: str, suffix: str) -> str:
     return f"wirepool-{record.agent}-{start}-{record.id[:8]}.{suffix}"
 
 
+async def _export(request: AnyRequest, session_id: str, form: str, media_type: str) -> ASGIApp:
+    """The file, or the part of it that is asked for; ?watch= names this download for `/downloads/…`."""
+    hub = hub_of(request)
+    name = file_name(hub, session_id, form)
+    identity = await export_identity(hub.registry, hub.bus, session_id, form)
+    estimate = hub.export.estimate([session_id])
+    expected_bytes = estimate.pcapng_bytes if form == "pcapng" else estimate.wpz_bytes
+
+    def make() -> AsyncGenerator[bytes, None]:
+        return hub.export.pcapng([session_id]) if form == "pcapng" else hub.export.wpz([session_id])
+
+    headers, status = {"accept-ranges": "none"}, 200
+    chunks, first_byte = make, 0
+    length = None
+    if identity is not None:
+        etag = f'"{identity}"'
+        headers = {"accept-ranges": "bytes", "etag": etag}
+        length = hub.downloads.length(identity)
+        wanted = wanted_range(request.headers.get("range", ""), request.headers.get("if-range", ""), etag)
+        if wanted is not None:
+            length = await hub.downloads.measure(identity, make)
+            first_byte, last_byte = wanted.within(length)
+            headers["content-range"] = f"bytes {first_byte}-{last_byte}/{length}"
+            headers["content-length"] = str(last_byte + 1 - first_byte)
+            status, identity = 206, None
+
+            def chunks() -> AsyncGenerator[bytes, None]:
+                return cut_out(make(), first_byte, last_byte)
+
+        elif length is not None:
+            headers["content-length"] = str(length)
+    progress = DownloadProgress(length or expected_bytes, length is not None, first_byte)
+    watch = request.query_params.get("watch", "")
+    if _TOKEN.fullmatch(watch):
+        hub.downloads.watch(watch, progress)
+    return download(
+        hub.downloads.followed(chunks(), progress, identity),
+        file_name=name,
+        media_type=media_type,
+        stopping=hub.stopping,
+        status=status,
+        headers=headers,
+    )
+
+
 @get("/sessions/{session_id:str}/export.pcapng", **file_of("application/x-pcapng"))
 async def export_pcapng(request: AnyRequest, session_id: SessionId) -> ASGIApp:
     """All packets of the session, for Wireshark and its kin."""
-    hub = hub_of(request)
-    name = file_name(hub, session_id, "pcapng")
-    return download(
-        hub.export.pcapng([session_id]),
-        file_name=name,
-        media_type="application/x-pcapng",
-        stopping=hub.stopping,
-    )
+    return await _export(request, session_id, "pcapng", "application/x-pcapng")
 
 
 @get("/sessions/{session_id:str}/export.wpz", **file_of("application/zip"))
 async def export_wpz(request: AnyRequest, session_id: SessionId) -> ASGIApp:
     """The original messages with certificates and manifest, for `wirepool verify`."""
-    hub = hub_of(request)
-    name = file_name(hub, session_id, "wpz")
-    return download(
-        hub.export.wpz([session_id]), file_name=name, media_type="application/zip", stopping=hub.stopping
+    return await _export(request, session_id, "wpz", "application/zip")
+
+
+@get("/downloads/{watch:str}")
+async def download_progress(request: AnyRequest, watch: FromPath[str]) -> Response[str]:
+    """How far a download has come; asks again by itself while it goes on."""
+    if not _TOKEN.fullmatch(watch):
+        raise UnknownError("there is no such download")
+    progress = hub_of(request).downloads.progress(watch)
+    return hub_of(request).pages.fragment(
+        "fragments/download_progress.html", watch=watch, progress=progress, asked=True
     )
 
 
@@ -58,4 +117,4 @@ async def export_flows(request: AnyRequest, session_id: SessionId) -> Response[s
     )
 
 
-handlers = [export_pcapng, export_wpz, export_flows]
+handlers = [export_pcapng, export_wpz, export_flows, download_progress]

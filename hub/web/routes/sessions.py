@@ -1,23 +1,29 @@
 """The page Sessions: the list, one session with its books, and the orders that change it."""
 
+import asyncio
+import secrets
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from hub.agents.sessions import FlowOptions
+from hub.archive.freed import freed_of
 from hub.ledger.flow_totals import FlowTable, flow_table
 from hub.ledger.session_books import session_books
 from hub.registry import ConflictError
 from hub.web.books_table import groups, verdict_of
+from hub.web.flow_picture import picture
 from hub.web.guard import web_session
 from hub.web.payload_form import PAYLOAD_FIELDS, payload_texts, read_payload
 from hub.web.routes.live import judge_filter
 from hub.web.routes.start_form import cannot, whole_number
 from hub.web.running import Hub, hub_of
-from hub.web.session_view import SessionView, matches, view
+from hub.web.session_list import SessionQuery
+from hub.web.session_list import session_page as session_page_of
+from hub.web.session_view import STATES, SessionView, view
+from hub.web.time_line import time_line
 from wire.errors import WireError
 from wire.names import check_session_id
 from wire.priority import parse
@@ -26,29 +32,11 @@ from wire.session import MAX_FLOW_CUTOFF_BYTES, MAX_FLOW_SAMPLING, MAX_SNAPLEN
 
 AnyRequest = Request[Any, Any, Any]
 
-MAX_LISTED = 200
 MAX_SHOWN_FLOWS = 100
 """The rest is one sum; the CSV file has as many as are kept."""
-MAX_SEARCHED = 5_000
-"""The newest sessions a search looks at."""
 SETTLING_NS = 10 * 10**9
 """How long after its end a session's page waits for the closing batch and the last books."""
 ORDERS = ("pause", "resume", "stop")
-
-
-@dataclass(frozen=True, slots=True)
-class ListedSession:
-    """A row of the list."""
-
-    record: Any
-    word: str
-    reason: str
-    kind: str
-    where: str
-    filter: str
-    lasted_s: float
-    packets: int
-    bytes: int
 
 
 def _context(hub: Hub, one: SessionView) -> dict[str, Any]:
@@ -60,6 +48,9 @@ def _context(hub: Hub, one: SessionView) -> dict[str, Any]:
         "view": one,
         "books": account,
         "groups": groups(account),
+        "steps": picture([account], ended=ended_ns is not None),
+        "line": time_line(hub.registry, one.record, account),
+        "freed": freed_of(hub.registry, one.record.agent, one.record.id),
         "verdict": verdict_of(account, ended=one.ended),
         "quarantine": hub.registry.quarantine.all(session=one.record.id, limit=5)
         if account.quarantined
@@ -91,39 +82,21 @@ def _require(hub: Hub, session_id: str) -> SessionView:
     return view(hub.registry.sessions.require(check_session_id(session_id)))
 
 
-def listed(hub: Hub, query: str, state: str) -> tuple[list[ListedSession], bool]:
-    """(rows, more) of the newest sessions that fit."""
-    sums = {
-        row["session"]: (row["packets"], row["bytes"])
-        for row in hub.registry.connection.execute(
-            "SELECT session, sum(packets) AS packets, sum(captured_bytes) AS bytes FROM chains GROUP BY session"
-        )
-    }
-    rows: list[ListedSession] = []
-    for record in hub.registry.sessions.all(active_only=state == "active", limit=MAX_SEARCHED):
-        one = view(record)
-        if not matches(one, query, state):
-            continue
-        if len(rows) == MAX_LISTED:
-            return rows, True
-        packets, size = sums.get(record.id, (0, 0))
-        rows.append(
-            ListedSession(
-                record, one.word, one.reason, one.kind, one.where, one.filter, one.lasted_s, packets, size
-            )
-        )
-    return rows, False
-
-
 @get("/sessions")
 async def sessions_page(request: AnyRequest) -> Response[str]:
-    """The list, with ?q= and ?state=."""
+    """The list; everything that narrows it is in the address."""
     hub = hub_of(request)
-    query = request.query_params.get("q", "")[:200]
-    state = request.query_params.get("state", "")
-    state = state if state in ("active", "ended", "refused") else ""
-    rows, more = listed(hub, query, state)
-    return hub.pages.page(request, "pages/sessions.html", rows=rows, more=more, q=query, state=state)
+    page = await asyncio.to_thread(session_page_of, hub.registry, SessionQuery.of(request))
+    agents = [status.id for status in hub.presence.all()]
+    return hub.pages.page(
+        request,
+        "pages/sessions.html",
+        page=page,
+        query=page.query,
+        states=STATES,
+        agents=agents,
+        moving=any(not row.view.ended for row in page.rows),
+    )
 
 
 @get("/sessions/{session_id:str}")
@@ -132,7 +105,11 @@ async def session_page(request: AnyRequest, session_id: FromPath[str]) -> Respon
     hub = hub_of(request)
     one = _require(hub, session_id)
     return hub.pages.page(
-        request, "pages/session.html", estimate=hub.export.estimate([session_id]), **_with_flows(hub, one)
+        request,
+        "pages/session.html",
+        estimate=hub.export.estimate([session_id]),
+        watch=secrets.token_hex(8),
+        **_with_flows(hub, one),
     )
 
 
@@ -153,6 +130,24 @@ async def session_state_fragment(request: AnyRequest, session_id: FromPath[str])
     context = _context(hub, _require(hub, session_id))
     headers = {"HX-Refresh": "true"} if context["settled"] else None
     return hub.pages.fragment("fragments/session_live.html", headers=headers, **context)
+
+
+@get("/sessions/{session_id:str}/happened")
+async def happened_panel(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+    """The time line in words."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    line = time_line(hub.registry, one.record, session_books(hub.registry, one.record.id))
+    return hub.pages.fragment("fragments/happened.html", line=line)
+
+
+@post("/sessions/{session_id:str}/name", status_code=200)
+async def name_session(request: AnyRequest, session_id: FromPath[str]) -> Response[str]:
+    """Call it something else; the answer is the form again, with what is kept."""
+    hub = hub_of(request)
+    one = _require(hub, session_id)
+    hub.registry.sessions.rename(one.record.id, str((await request.form()).get("name", "")))
+    return hub.pages.fragment("fragments/session_name.html", view=_require(hub, session_id), saved=True)
 
 
 def give_order(hub: Hub, session_id: str, order: str) -> SessionView:
@@ -293,6 +288,8 @@ handlers = [
     session_page,
     flows_fragment,
     session_state_fragment,
+    happened_panel,
+    name_session,
     filter_form,
     change_filter,
     *(_order(name) for name in ORDERS),

@@ -9,6 +9,7 @@ from typing import Any
 from litestar.datastructures import FormMultiDict
 
 from hub.agents.presence import AgentStatus
+from hub.registry.sessions import MAX_NAME_CHARACTERS
 from hub.web.payload_form import PAYLOAD_FIELDS, read_payload
 from hub.web.running import Hub
 from wire.errors import WireError
@@ -67,6 +68,7 @@ class StartForm:
     payload_keep_bytes: str = ""
     payload_ports_without: str = ""
     priority: str = ""
+    name: str = ""
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -131,6 +133,7 @@ def read(form: FormMultiDict) -> StartForm:
     result.payload_keep_bytes = str(form.get("payload_keep_bytes", "")).strip()[:32]
     result.payload_ports_without = str(form.get("payload_ports_without", "")).strip()[:512]
     result.priority = str(form.get("priority", "")).strip()[: MAX_TEXT_BYTES + 1]
+    result.name = str(form.get("name", "")).strip()[:MAX_NAME_CHARACTERS]
     for name in NUMBERS:
         setattr(result, name, str(form.get(name, "")).strip()[:32])
     return result
@@ -165,6 +168,7 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
         "overflow": form.overflow,
         "exclude_own_traffic": form.exclude_own_traffic,
         "flow_records": form.flow_records,
+        "name": form.name,
     }
     if form.overflow not in OVERFLOWS:
         errors["overflow"] = "Choose one of the list."
