@@ -5,5 +5,7 @@ switch         disabled agents get no sessions
 declarer       what an agent shall do, signed; control asks what wants an answer now
 presence       who is there: sighting is its logic without a clock, status says it in words
 admission      a host becomes an agent
+connectivity   the way to an agent and back, step by step; interface_rates: what its interfaces carry
+finding        who is meant by an address or a name
 filter_check   an early answer on a capture filter while the agent is away
 """

@@ -23,6 +23,9 @@ from tests.support.stand import Stand
 pytestmark = [pytest.mark.root, pytest.mark.browser, pytest.mark.slow]
 
 
+HUB_IS_AWAY = ("htmx:sendError", "htmx:responseError", "Failed to load resource", "net::ERR_")
+
+
 class Clicks:
     """Counts what a newcomer has to press."""
 
@@ -39,10 +42,10 @@ def sums(page: Page) -> dict[str, int]:
     found: list[tuple[str, int, int]] = []
     for step in page.locator(".flow-step").all():
         name = step.get_attribute("data-testid") or ""
-        packets = step.get_attribute("data-packets") or "-1"
+        packets = int(step.get_attribute("data-packets") or -1)
         leaves = [int(one.get_attribute("data-leaves") or 0) for one in step.locator("[data-leaves]").all()]
         joins = [int(one.get_attribute("data-joins") or 0) for one in step.locator("[data-joins]").all()]
-        found.append((name.removeprefix("flow-"), int(packets), sum(joins) - sum(leaves)))
+        found.append((name.removeprefix("flow-"), packets, sum(joins) - sum(leaves)))
     for (name, packets, change), (_, following, _) in itertools.pairwise(found):
         if packets >= 0:
             assert packets + change == following, name
@@ -154,7 +157,7 @@ def test_a_hub_that_is_killed_takes_nothing_from_pages_and_downloads(tmp_path: P
         curl.order(finished, "stop", "stopped")
         curl.wait_balanced(finished)
         running = curl.start("web1", "eth0", "icmp", name="across the crash")
-        with chromium(lab.hub.net, tmp_path) as page:
+        with chromium(lab.hub.net, tmp_path, expected=HUB_IS_AWAY) as page:
             driver = Driver(page, stand)
             driver.log_in_again()
             pages = (

@@ -104,7 +104,15 @@ async def test_no_page_has_inline_code(tmp_path: Path) -> None:
         texts = [(await client.get("/login")).text]
         await client.log_in()
         page.enrol("web1")
-        paths = ("/agents", "/live", "/sessions", "/password", "/nothing-here")
+        paths = (
+            "/agents",
+            "/agents/web1",
+            "/connect?host=x",
+            "/live",
+            "/sessions",
+            "/password",
+            "/nothing-here",
+        )
         texts += [(await client.get(path)).text for path in paths]
         for text in texts:
             assert not re.search(r"<script(?![^>]*\bsrc=)", text)
