@@ -120,7 +120,7 @@ async def look_up(name: str) -> list[Address]:
     try:
         async with asyncio.timeout(LOOK_UP_WITHIN_S):
             answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError, UnicodeError):
+    except (OSError, TimeoutError, ValueError):  # also a name that can't be one
         return []
     found = (_address(str(answer[4][0])) for answer in answers)
     return list(dict.fromkeys(one for one in found if one is not None))

@@ -64,7 +64,19 @@ MEANINGS = {
 
 def create_litestar(hub: Hub) -> Litestar:
     """The Litestar application with every route."""
-    from hub.web.routes import account, agent, agents, api, connect, export, health, live, packet, sessions
+    from hub.web.routes import (
+        account,
+        agent,
+        agents,
+        api,
+        connect,
+        download,
+        export,
+        health,
+        live,
+        packet,
+        sessions,
+    )
     from hub.web.routes.api.described import description
 
     def with_hub(config: AppConfig) -> AppConfig:
@@ -77,6 +89,7 @@ def create_litestar(hub: Hub) -> Litestar:
             _undescribed(agents.handlers),
             _undescribed(agent.handlers),
             _undescribed(connect.handlers),
+            _undescribed(download.handlers),
             _undescribed(live.handlers),
             _undescribed(packet.handlers),
             _undescribed(sessions.handlers),

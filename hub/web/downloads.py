@@ -5,6 +5,7 @@ identity says whether it may), only its progress is not known any more.
 """
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -12,6 +13,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+TOKEN = re.compile(r"[0-9a-f]{16}", re.ASCII)
+"""What names a download; made by the page that begins it."""
 MAX_WATCHED = 256
 MAX_LENGTHS = 1024
 MEASURED_AT_ONCE = 1

@@ -19,7 +19,12 @@ PUBLIC = {
     ("GET", "/healthz"),
     ("GET", "/static/{file_path:path}"),
 }
-EXAMPLES = {"agent:str": "web1", "session_id:str": "a" * 26, "watch:str": "0" * 16, "file_path:path": "app.css"}
+EXAMPLES = {
+    "agent:str": "web1",
+    "session_id:str": "a" * 26,
+    "watch:str": "0" * 16,
+    "file_path:path": "app.css",
+}
 
 
 async def test_every_route_refuses_a_stranger(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hub.web.pages import Pages
 from tests.support.nats_backbone import until
 from tests.web.fake_agent import udp_packet
 from tests.web.test_live import Events, stage, start, wait_for_state
+from tests.web.test_pages import HOSTILE
 from wire.books import Books
 from wire.interface_counters import InterfaceCounters
 
@@ -248,3 +249,31 @@ async def test_the_connectivity_test_times_each_step_and_says_what_to_do(tmp_pat
         await agent.connection.close()
         found, text = await steps()
         assert "wirepool agent run" in text
+
+
+@pytest.mark.slow
+async def test_hostile_texts_stay_texts_on_every_page(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (_, client, agent):
+        agent.hostname = '<script>alert(1)</script>"' + "x" * 200
+        await agent.report()
+        filter_text = "host 10.0.0.7 or host 10.0.0.8"
+        session = await start(client, name=HOSTILE, filter=filter_text)
+        await wait_for_state(client, session, "running")
+        await client.post("/agents/web1/disable", {"reason": HOSTILE})
+        paths = (
+            "/agents",
+            "/agents/web1",
+            "/agents/web1/state",
+            "/connect?host=web1",
+            "/sessions",
+            f"/sessions/{session}",
+            f"/sessions/{session}/happened",
+        )
+        for path in paths:
+            text = (await client.get(path)).text
+            assert "<script>alert" not in text, path
+            assert "\u202e" not in text, path
+        for name in ("q", "state", "agent", "by", "page", "host", "session"):
+            for path in ("/agents", "/sessions", "/connect"):
+                text = (await client.http.get(path, params={name: HOSTILE})).text
+                assert "<script>alert" not in text, (path, name)

@@ -67,6 +67,8 @@ class Narrowing:
         """Whether an agent is shown: in that state, and every word somewhere in what is known of it."""
         if self.state and self.state not in states_of(status):
             return False
+        if not self.words:
+            return True
         text = search_text(status)
         return all(word in text for word in self.words.lower().split())
 
@@ -96,6 +98,7 @@ def running_sessions(hub: Hub) -> dict[str, list[str]]:
 
 def _context(hub: Hub, narrowing: Narrowing) -> dict[str, Any]:
     everyone = hub.presence.all()
+    nothing_captured = not hub.registry.sessions.all(limit=1)
     counts: Counter[str] = Counter()
     for status in everyone:
         counts.update(states_of(status))
@@ -107,8 +110,8 @@ def _context(hub: Hub, narrowing: Narrowing) -> dict[str, Any]:
         "narrowing": narrowing,
         "counts": counts,
         "choices": CHOICES,
-        "first": _first_captures(hub, everyone),
-        "nothing_captured": not hub.registry.sessions.all(limit=1),
+        "first": _first_captures(hub, everyone) if nothing_captured else [],
+        "nothing_captured": nothing_captured,
     }
 
 
@@ -116,9 +119,7 @@ MAX_OFFERED = 3
 
 
 def _first_captures(hub: Hub, everyone: list[AgentStatus]) -> list[AgentChoice]:
-    """Where a newcomer can begin with one press; empty once anything was captured."""
-    if hub.registry.sessions.all(limit=1):
-        return []
+    """Where a newcomer can begin with one press."""
     ready = {status.id for status in everyone if status.online and not status.disabled}
     return [one for one in choices(hub, StartForm()) if one.id in ready and one.best][:MAX_OFFERED]
 
@@ -140,8 +141,9 @@ async def agent_events(request: AnyRequest) -> ASGIApp:
 
 async def _agent_events(hub: Hub, session: WebSession, narrowing: Narrowing) -> AsyncGenerator[bytes, None]:
     with hub.presence.changes() as changes:
-        shown = _shown(hub, narrowing)
-        yield b"retry: 2000\n\n" + _table(hub, narrowing)
+        context = _context(hub, narrowing)
+        shown = _shown(context)
+        yield b"retry: 2000\n\n" + _table(hub, context)
         iterator = aiter(changes)
         check_s = time.monotonic() + LOGIN_CHECK_S
         while True:
@@ -159,18 +161,19 @@ async def _agent_events(hub: Hub, session: WebSession, narrowing: Narrowing) -> 
                 check_s = time.monotonic() + LOGIN_CHECK_S
                 if not hub.authentication.is_open(session):
                     return
-            before, shown = shown, _shown(hub, narrowing)
+            context = _context(hub, narrowing)
+            before, shown = shown, _shown(context)
             if before.rows != shown.rows or before.offered != shown.offered:
-                yield _table(hub, narrowing)
+                yield _table(hub, context)
             else:
                 if before.counts != shown.counts:
-                    context = _context(hub, narrowing)
                     yield event("choices", hub.pages.text("fragments/agent_choices.html", **context))
-                running = running_sessions(hub)
-                for agent in sorted(changed & shown.rows):
-                    status = hub.presence.status(agent)
-                    row = hub.pages.text("fragments/agent_row.html", agent=status, running=running)
-                    yield event(f"agent-{agent}", row)
+                for status in context["agents"]:
+                    if status.id in changed:
+                        row = hub.pages.text(
+                            "fragments/agent_row.html", agent=status, running=context["running"]
+                        )
+                        yield event(f"agent-{status.id}", row)
             await asyncio.sleep(COALESCE_S)
 
 
@@ -183,8 +186,7 @@ class _Shown:
     counts: dict[str, int]
 
 
-def _shown(hub: Hub, narrowing: Narrowing) -> _Shown:
-    context = _context(hub, narrowing)
+def _shown(context: dict[str, Any]) -> _Shown:
     return _Shown(
         frozenset(status.id for status in context["agents"]),
         tuple(one.id for one in context["first"]),
@@ -192,8 +194,8 @@ def _shown(hub: Hub, narrowing: Narrowing) -> _Shown:
     )
 
 
-def _table(hub: Hub, narrowing: Narrowing) -> bytes:
-    return event("agents", hub.pages.text("fragments/agents_table.html", **_context(hub, narrowing)))
+def _table(hub: Hub, context: dict[str, Any]) -> bytes:
+    return event("agents", hub.pages.text("fragments/agents_table.html", **context))
 
 
 handlers = [agents_page, agent_events]

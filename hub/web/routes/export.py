@@ -5,29 +5,24 @@ file's ETag). A part is cut out of the file made anew, and its length has to be 
 was never sent whole is made once more for it.
 """
 
-import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Request, Response, get
-from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from hub.archive.export_identity import export_identity
 from hub.http.byte_range import cut_out, wanted_range
 from hub.http.streaming import download
 from hub.ledger.flow_totals import flow_table
-from hub.registry import UnknownError
-from hub.web.downloads import DownloadProgress
+from hub.web.downloads import TOKEN, DownloadProgress
 from hub.web.flow_csv import csv_of
 from hub.web.routes.api.described import SessionId, file_of
 from hub.web.running import Hub, hub_of
 from wire.names import check_session_id
 
 AnyRequest = Request[Any, Any, Any]
-
-_TOKEN = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 def file_name(hub: Hub, session_id: str, suffix: str) -> str:
@@ -70,7 +65,7 @@ async def _export(request: AnyRequest, session_id: str, form: str, media_type: s
             headers["content-length"] = str(length)
     progress = DownloadProgress(length or expected_bytes, length is not None, first_byte)
     watch = request.query_params.get("watch", "")
-    if _TOKEN.fullmatch(watch):
+    if TOKEN.fullmatch(watch):
         hub.downloads.watch(watch, progress)
     return download(
         hub.downloads.followed(chunks(), progress, identity),
@@ -94,17 +89,6 @@ async def export_wpz(request: AnyRequest, session_id: SessionId) -> ASGIApp:
     return await _export(request, session_id, "wpz", "application/zip")
 
 
-@get("/downloads/{watch:str}")
-async def download_progress(request: AnyRequest, watch: FromPath[str]) -> Response[str]:
-    """How far a download has come; asks again by itself while it goes on."""
-    if not _TOKEN.fullmatch(watch):
-        raise UnknownError("there is no such download")
-    progress = hub_of(request).downloads.progress(watch)
-    return hub_of(request).pages.fragment(
-        "fragments/download_progress.html", watch=watch, progress=progress, asked=True
-    )
-
-
 @get("/sessions/{session_id:str}/flows.csv", **file_of("text/csv"))
 async def export_flows(request: AnyRequest, session_id: SessionId) -> Response[str]:
     """The flows that are kept of the session, the largest first, for a spreadsheet."""
@@ -117,4 +101,4 @@ async def export_flows(request: AnyRequest, session_id: SessionId) -> Response[s
     )
 
 
-handlers = [export_pcapng, export_wpz, export_flows, download_progress]
+handlers = [export_pcapng, export_wpz, export_flows]
