@@ -22,6 +22,7 @@ LEFT_OUT = ("/api/logout", "/api/password", "/api/login", "/api/live")
 async def _schemathesis(settings: Path, *arguments: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(settings), "run", *arguments),
+        cwd=settings.parent,  # it leaves a folder of its own
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=os.environ | {"NO_COLOR": "1", "NO_PROXY": "*", "no_proxy": "*"},

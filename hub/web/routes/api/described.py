@@ -37,7 +37,7 @@ class ProblemAnswer(Struct, frozen=True):
 
 
 _MEANINGS = {
-    400: "The request isn't one: broken JSON, a body that isn't an object.",
+    400: "The body isn't JSON.",
     401: "No login, or it has ended.",
     403: "No CSRF token, a request from another site, or a password that has to be changed first.",
     404: "There is no such agent, session or packet.",
