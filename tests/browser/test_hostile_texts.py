@@ -117,7 +117,7 @@ async def hostile_hub(directory: Path) -> AsyncIterator[Scene]:
                 agent.refuse["docker0"] = texts[place]
                 interface = "docker0" if place == 0 else "eth0"
                 scene.sessions[f"{number}-{place}"] = page.hub.sessions.start(
-                    name, interface, filter=text, user=text[:64]
+                    name, interface, filter=text, user=text[:64], name=text
                 )
         page.hub.declarer.wake()
         await until(lambda: all(page.hub.presence.status(name).online for name in scene.agents))
@@ -162,6 +162,9 @@ async def test_texts_of_agents_and_orders(tmp_path: Path) -> None:
             "/agents",
             "/live",
             *(f"/live?agent=host{number}" for number in range(len(GROUPS))),
+            *(f"/agents/host{number}" for number in range(len(GROUPS))),
+            *(f"/agents?q={quote(text)}" for text in SAYABLE[::10]),
+            *(f"/connect?host={quote(text)}" for text in SAYABLE[::5]),
             "/sessions",
             *(
                 f"/live?session={','.join(sessions[first : first + 16])}"

@@ -25,6 +25,7 @@ THEMES = ("light", "dark")
 HEIGHTS = {1440: 900, 900: 900, 400: 800}
 HUGE = 10**15 - 1
 LONG = "a-name-of-two-hundred-characters-" * 6 + "ab"
+LONGEST_ID = "the-longest-name-that-an-agent-can-have-000-1234"
 LONG_INTERFACE = "enp0s31f6u4u1i5-" * 8
 LONG_FILTER = " or ".join(f"host 10.0.{number}.7 and tcp port {20000 + number}" for number in range(40))
 
@@ -115,7 +116,7 @@ async def busy_hub(directory: Path) -> AsyncIterator[Scene]:
         await _huge_agent(scene, bus, stack)
         page.enrol("never-seen", "rack 4, slot 12")
         page.enrol("disabled", "under repair")
-        page.hub.registry.agents.set_enabled("disabled", False, "its disk is being replaced")
+        await client.post_json("/api/agents/disabled/disable", {"reason": "its disk is being replaced"})
         async with fake_agent(bus, page.hub.registry, "offline"):
             await until(lambda: page.hub.presence.status("offline").online)
         await until(lambda: all(page.hub.presence.status(name).online for name in scene.agents))
@@ -125,7 +126,7 @@ async def busy_hub(directory: Path) -> AsyncIterator[Scene]:
 
 
 async def _huge_agent(scene: Scene, bus: Backbone, stack: contextlib.AsyncExitStack) -> None:
-    name = "the-longest-name-that-an-agent-can-have-000-1234"
+    name = LONGEST_ID
     agent = await stack.enter_async_context(
         fake_agent(bus, scene.site.hub.registry, name, hostname=LONG, kind=SpokenFor)
     )
@@ -152,8 +153,8 @@ async def _huge_agent(scene: Scene, bus: Backbone, stack: contextlib.AsyncExitSt
 
 async def _sessions(scene: Scene) -> None:
     web, database = scene.agents["web1"], scene.agents["db1"]
-    huge = next(agent for name, agent in scene.agents.items() if name.startswith("the-longest"))
-    running = await scene.start("running", "web1", filter="udp or icmp")
+    huge = scene.agents[LONGEST_ID]
+    running = await scene.start("running", "web1", filter="udp or icmp", name="slow checkout, second try")
     await web.send(running, [udp_packet(number) for number in range(30)])
     paused = await scene.start("paused", "db1", filter="tcp port 5432")
     await scene.order(paused, "pause", "paused")
@@ -163,7 +164,7 @@ async def _sessions(scene: Scene) -> None:
     stopped = await scene.start("stopped", "web1", filter="host 10.0.0.7")
     await web.send(stopped, [udp_packet(number) for number in range(40)])
     await scene.order(stopped, "stop", "stopped")
-    largest = await scene.start("huge", huge.name, filter=LONG_FILTER)
+    largest = await scene.start("huge", huge.name, filter=LONG_FILTER, name=LONG[:120])
     books = huge.chains[largest].books
     books.received, books.dropped_ring, books.own_traffic = HUGE, HUGE // 3, 12
     books.captured = books.received - books.dropped_ring - books.own_traffic
@@ -232,7 +233,17 @@ async def _toast(page: Page, _: Scene) -> None:
 
 async def _test_agent(page: Page, _: Scene) -> None:
     await page.get_by_test_id("agent-web1-test").click()
-    await expect(page.get_by_test_id("ping-result")).to_be_visible()
+    await expect(page.get_by_test_id("connection-verdict")).to_be_visible(timeout=20_000)
+
+
+async def _ask_to_disable(page: Page, _: Scene) -> None:
+    await page.get_by_test_id("disable-agent").click()
+    await expect(page.get_by_test_id("disable-form")).to_be_visible()
+
+
+async def _what_happened(page: Page, _: Scene) -> None:
+    await page.get_by_test_id("happened").click()
+    await expect(page.get_by_test_id("happened-list")).to_be_visible()
 
 
 async def _hub_away(page: Page, _: Scene) -> None:
@@ -255,12 +266,22 @@ FIRST_DAY = (
     Stop("first-agents", "/agents"),
     Stop("first-start", "/live"),
     Stop("first-sessions", "/sessions"),
+    Stop("first-connect", "/connect"),
+    Stop("connect-unknown", "/connect?host=" + LONG),
 )
 EVERY_DAY = (
     Stop("agents", "/agents"),
     Stop("agents-test", "/agents", _test_agent),
     Stop("agents-hub-away", "/agents", _hub_away),
     Stop("agents-menu", "/agents", _open_menu),
+    Stop("agents-narrowed", "/agents?q=no-agent-is-called-so"),
+    Stop("agent", "/agents/web1"),
+    Stop("agent-offline", "/agents/offline"),
+    Stop("agent-never-seen", "/agents/never-seen"),
+    Stop("agent-disabled", "/agents/disabled"),
+    Stop("agent-huge", f"/agents/{LONGEST_ID}"),
+    Stop("agent-disable", "/agents/db1", _ask_to_disable),
+    Stop("connect", "/connect?host=10.0.0.7"),
     Stop("start", "/live"),
     Stop("start-wrong", "/live", _wrong_filter),
     Stop("live", "/live?session={running}", _wait_rows),
@@ -273,6 +294,7 @@ EVERY_DAY = (
     Stop("sessions-none-found", "/sessions?q=nothing-is-called-so"),
     Stop("session-running", "/sessions/{running}"),
     Stop("session-stopped", "/sessions/{stopped}"),
+    Stop("session-happened", "/sessions/{stopped}", _what_happened),
     Stop("session-refused", "/sessions/{refused}"),
     Stop("session-huge", "/sessions/{huge}"),
     Stop("password", "/password"),

@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from hub.agents.control import Ping
+from hub.agents.finding import Found as FoundAgents
 from hub.agents.presence import AgentStatus
 from hub.ledger.flow_totals import FlowRow
 from hub.live.lookup import FoundPacket
+from hub.registry.sessions import FilterRevision
 from hub.web.packet_view import PacketView
 from wire.flows import address_text, protocol_name
 
@@ -111,6 +113,44 @@ class Agents(Struct, frozen=True):
     agents: list[Agent]
 
 
+class Match(Struct, frozen=True):
+    """An agent that is meant, and why."""
+
+    agent: str
+    why: str
+
+
+class Found(Struct, frozen=True):
+    """Whom an address or a name means."""
+
+    matches: list[Match]
+    looked_up: Annotated[
+        list[str],
+        Meta(description="Addresses of the name by the hub's resolver, where no agent has the name."),
+    ]
+
+    @classmethod
+    def of(cls, found: FoundAgents) -> "Found":
+        return cls([Match(one.agent.id, one.why) for one in found.matches], list(found.looked_up))
+
+
+class Step(Struct, frozen=True):
+    """One step of the connection test."""
+
+    name: str
+    title: str
+    state: Literal["ok", "warn", "bad", "skipped"]
+    text: Annotated[str, Meta(description="What was found.")]
+    advice: Annotated[str, Meta(description="What to do; empty when there is nothing to do.")]
+    took_ns: Count
+
+
+class ConnectionTest(Struct, frozen=True):
+    """From the hub to the agent and back, in the order of the way."""
+
+    steps: list[Step]
+
+
 class PingAnswer(Struct, frozen=True):
     """A sign of life."""
 
@@ -146,6 +186,7 @@ class Session(Struct, frozen=True, kw_only=True):
     """A capture on one agent. What the hub didn't order itself is null."""
 
     id: str
+    name: Annotated[str, Meta(description="What people call it; may be empty.")]
     agent: str
     state: Annotated[str, Meta(description="In one word: running, paused, stopped, refused, …")]
     reason: str
@@ -199,9 +240,29 @@ class SessionAnswer(Struct, frozen=True):
 
 
 class Sessions(Struct, frozen=True):
-    """The newest that fit."""
+    """A page of those that fit, the newest first."""
 
     sessions: list[Session]
+    more: Annotated[bool, Meta(description="There are older ones: ask for the next page.")]
+
+
+class Revision(Struct, frozen=True):
+    """A filter that a session has or had."""
+
+    revision: Count
+    filter: str
+    snaplen: Count
+    changed_ns: Annotated[TimeNs, Meta(description="When it was asked for.")]
+
+    @classmethod
+    def of(cls, one: FilterRevision) -> "Revision":
+        return cls(one.revision, one.filter, one.snaplen, str(one.changed_ns))
+
+
+class Revisions(Struct, frozen=True):
+    """All of a session's."""
+
+    filters: list[Revision]
 
 
 class EstimateAnswer(Struct, frozen=True):

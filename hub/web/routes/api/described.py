@@ -43,6 +43,7 @@ _MEANINGS = {
     404: "There is no such agent, session or packet.",
     409: "The present state doesn't allow it.",
     413: "The body is too large.",
+    416: "The file is shorter than the range that is asked for.",
     422: "A value is wrong; the message names it.",
     429: "Too many attempts; `retry-after` says how long to wait.",
     500: "The hub made a mistake; its log says more.",
@@ -85,7 +86,10 @@ UNSAFE: dict[str, Any] = {
 def file_of(media_type: str) -> dict[str, Any]:
     """The same for a download."""
     whole = ResponseSpec(bytes, generate_examples=False, description="The file.", media_type=media_type)
-    return {"tags": ["Downloads"], "responses": {200: whole} | problems(404)}
+    part = ResponseSpec(
+        bytes, generate_examples=False, description="The range asked for.", media_type=media_type
+    )
+    return {"tags": ["Downloads"], "responses": {200: whole, 206: part} | problems(404, 416)}
 
 
 class _DocumentRouter(Router):

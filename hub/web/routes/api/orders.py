@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from litestar.exceptions import ClientException
 from msgspec import Meta, Struct, structs
 
+from hub.registry.agents import MAX_REASON_CHARACTERS
+from hub.registry.sessions import MAX_NAME_CHARACTERS as SESSION_NAME_CHARACTERS
 from hub.web.auth import MAX_NAME_CHARACTERS, MAX_PASSWORD_CHARACTERS
 from hub.web.routes.start_form import NUMBERS
 from wire.errors import WireError
@@ -71,6 +73,7 @@ class StartOrder(Struct, forbid_unknown_fields=True, kw_only=True):
             description='One, several with commas between, or "any".',
         ),
     ]
+    name: Annotated[str, Meta(max_length=SESSION_NAME_CHARACTERS, description="What to call it.")] = ""
     filter: FilterText = ""
     filter_inside_tunnels: Annotated[bool, Meta(description="Needs eBPF on the host.")] = False
     snaplen: Snaplen = MAX_SNAPLEN
@@ -106,6 +109,18 @@ class FilterOrder(Struct, forbid_unknown_fields=True, kw_only=True):
     flow_records: bool | None = None
     payload: PayloadOrder | None = None
     priority: PriorityText | None = None
+
+
+class NameOrder(Struct, forbid_unknown_fields=True):
+    """What to call a session."""
+
+    name: Annotated[str, Meta(max_length=SESSION_NAME_CHARACTERS)]
+
+
+class DisableOrder(Struct, forbid_unknown_fields=True):
+    """Why an agent is to have no sessions."""
+
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARACTERS)] = ""
 
 
 class CheckOrder(Struct, forbid_unknown_fields=True):

@@ -1,6 +1,7 @@
 """Capture sessions by the API: find, start, steer, read their books, delete their packets."""
 
-from typing import Annotated, Any, Literal
+import asyncio
+from typing import Annotated, Any
 
 from litestar import Request, get, post
 from litestar.params import JSONBody, QueryParameter
@@ -15,6 +16,7 @@ from hub.web.routes.api import answers
 from hub.web.routes.api.described import UNSAFE, SessionId, problems
 from hub.web.routes.api.orders import (
     FilterOrder,
+    NameOrder,
     StartOrder,
     payload_of,
     priority_of,
@@ -22,11 +24,12 @@ from hub.web.routes.api.orders import (
     start_options,
 )
 from hub.web.routes.live import judge_filter
-from hub.web.routes.sessions import MAX_LISTED, MAX_SEARCHED, MAX_SHOWN_FLOWS, ORDERS, give_order
+from hub.web.routes.sessions import MAX_SHOWN_FLOWS, ORDERS, give_order
 from hub.web.routes.start_form import cannot
 from hub.web.running import Hub, hub_of
-from hub.web.session_view import matches, view
-from wire.names import check_agent_id, check_session_id
+from hub.web.session_list import MAX_PAGE, MAX_QUERY_CHARACTERS, SessionQuery, session_page
+from hub.web.session_view import STATES, view
+from wire.names import AGENT_ID, check_agent_id, check_session_id
 from wire.report import CAN_COUNT_FLOWS, CAN_FLOW_RULES, CAN_LOOK_INSIDE
 
 AnyRequest = Request[Any, Any, Any]
@@ -61,17 +64,23 @@ def _answer(hub: Hub, session_id: str) -> answers.SessionAnswer:
 @get("/api/sessions", tags=["Sessions"], responses=problems())
 async def all_sessions(
     request: AnyRequest,
-    q: Annotated[str, QueryParameter(description="Words that must all occur.", max_length=200)] = "",
-    session_state: Annotated[
-        Literal["", "active", "ended", "refused"], QueryParameter(name="state", description="Empty: all.")
+    q: Annotated[
+        str, QueryParameter(description="Words that must all occur.", max_length=MAX_QUERY_CHARACTERS)
     ] = "",
+    session_state: Annotated[
+        str, QueryParameter(name="state", description="Empty: all.", pattern=f"^({'|'.join(STATES)})$")
+    ] = "",
+    agent: Annotated[str, QueryParameter(description="On this agent only.", pattern=f"^({AGENT_ID})?$")] = "",
+    by: Annotated[
+        str, QueryParameter(description="Asked for by this user.", max_length=MAX_QUERY_CHARACTERS)
+    ] = "",
+    page: Annotated[int, QueryParameter(description="50 on each, from 1.", ge=1, le=MAX_PAGE)] = 1,
 ) -> answers.Sessions:
-    """The newest 200 sessions that fit."""
-    hub = hub_of(request)
-    records = hub.registry.sessions.all(active_only=session_state == "active", limit=MAX_SEARCHED)
-    views = (view(record) for record in records)
-    found = [one for one in views if matches(one, q, session_state)][:MAX_LISTED]
-    return answers.Sessions([answers.Session(**answers.session_fields(one.to_json())) for one in found])
+    """Sessions that fit, the newest first."""
+    query = SessionQuery(q.strip(), session_state, agent, by, page)
+    found = await asyncio.to_thread(session_page, hub_of(request).registry, query)
+    rows = [answers.Session(**answers.session_fields(row.view.to_json())) for row in found.rows]
+    return answers.Sessions(rows, found.more)
 
 
 @get("/api/sessions/{session_id:str}", tags=["Sessions"], responses=problems(404))
@@ -157,6 +166,24 @@ async def change_filter(
     return _answer(hub, record.id)
 
 
+@post("/api/sessions/{session_id:str}/name", status_code=200, tags=["Sessions"], **WITH_404)
+async def name_session(
+    request: AnyRequest, session_id: SessionId, data: JSONBody[NameOrder]
+) -> answers.SessionAnswer:
+    """Call the session something; an empty name takes it away."""
+    hub = hub_of(request)
+    hub.registry.sessions.rename(check_session_id(session_id), data.name)
+    return _answer(hub, session_id)
+
+
+@get("/api/sessions/{session_id:str}/filters", tags=["Sessions"], responses=problems(404))
+async def session_filters(request: AnyRequest, session_id: SessionId) -> answers.Revisions:
+    """Every filter the session has had, the first one first."""
+    sessions = hub_of(request).registry.sessions
+    record = sessions.require(check_session_id(session_id))
+    return answers.Revisions([answers.Revision.of(one) for one in sessions.revisions(record.id)])
+
+
 @get("/api/sessions/{session_id:str}/flows", tags=["Sessions"], responses=problems(404))
 async def session_flows(request: AnyRequest, session_id: SessionId) -> answers.Flows:
     """The session's 100 largest flows, if they are counted; the others as one sum."""
@@ -198,6 +225,8 @@ handlers = [
     one_session,
     start_session,
     change_filter,
+    name_session,
+    session_filters,
     session_flows,
     export_estimate,
     delete_packets,
