@@ -131,7 +131,11 @@ class Presence:
 
     def _sender(self, message: Msg, prefix: str) -> KnownAgent | None:
         """Whose message it claims to be by its subject; None, and counted, when nobody's that may speak."""
-        known = self._known.get(message.subject.removeprefix(prefix))
+        agent = message.subject.removeprefix(prefix)
+        known = self._known.get(agent)
+        if known is None:
+            self._refresh()  # it may have been enrolled since the last tick
+            known = self._known.get(agent)
         if known is None or not known.record.enabled:
             self.rejected += 1
             return None

@@ -257,7 +257,7 @@ async def test_hostile_texts_stay_texts_on_every_page(tmp_path: Path) -> None:
         agent.hostname = '<script>alert(1)</script>"' + "x" * 200
         await agent.report()
         filter_text = "host 10.0.0.7 or host 10.0.0.8"
-        session = await start(client, name=HOSTILE, filter=filter_text)
+        session = await start(client, name=HOSTILE[:120], filter=filter_text)
         await wait_for_state(client, session, "running")
         await client.post("/agents/web1/disable", {"reason": HOSTILE})
         paths = (
