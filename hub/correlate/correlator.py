@@ -22,7 +22,7 @@ from hub.correlate.clock_estimate import Offsets, estimate_offsets
 from hub.correlate.clock_samples import Samples
 from hub.correlate.conversations import Conversations, evaluate
 from hub.correlate.flows import FLOW, Flows, united, with_fragments
-from hub.correlate.sightings import MAX_VANTAGES, SIGHTING, Rows, Vantage, in_order, joined, runs
+from hub.correlate.sightings import MAX_VANTAGES, SIGHTING, Rows, Vantage, in_order, joined, mix
 from hub.correlate.translation import Joins, conversation_of, find_joins
 from hub.observe.observations import Layers
 
@@ -60,6 +60,7 @@ class Correlator:
         self.vantages: list[Vantage] = []
         self._partitions, self._idle_ns, self._most_rows = partitions, idle_ns, most_rows
         self._rows: Rows = np.zeros(0, SIGHTING)
+        self._keys: NDArray[np.uint64] = np.zeros(0, np.uint64)  # of the observations among them, sorted
         self._new: list[Rows] = []
         self._flows: Flows = np.zeros(0, FLOW)
         self._new_flows: list[Flows] = []
@@ -107,24 +108,24 @@ class Correlator:
 
     def update(self, *, final: bool = False) -> Update:
         """Evaluate what is new, and seal what is idle. final: everything, however little has changed."""
-        fresh = joined(self._new)
+        fresh = self._not_known(in_order(joined(self._new)))
         self._new = []
         if self._new_flows:
             self._flows = united(self._flows, *self._new_flows)
             self._new_flows = []
         reopened = self._note_reopened(fresh)
-        rows = with_fragments(in_order(joined([self._rows, fresh])))
-        rows = in_order(rows)
-        self._rows = rows
+        self._rows = rows = with_fragments(joined([self._rows, fresh]) if len(fresh) else self._rows)
         joins = find_joins(rows, self._flows)
-        flows, counts = _counted(rows)
+        flows, of_row, counts = np.unique(rows["flow_hash"], return_inverse=True, return_counts=True)
+        if len(flows) and flows[0] == 0:  # fragments whose flow isn't known yet
+            flows, of_row, counts = flows[1:], of_row - 1, counts[1:]
         lowest, _ = conversation_of(flows, joins)
         sizes: dict[int, int] = {}
         for id_, count in zip(lowest.tolist(), counts.tolist(), strict=True):
             sizes[id_] = sizes.get(id_, 0) + count
         due = {id_ for id_, size in sizes.items() if self._is_due(id_, size, final)}
-        idle = self._idle(rows, flows, lowest)
-        done = self._evaluate(rows, flows, lowest, due | idle, joins)
+        idle = self._idle(rows, of_row, lowest)
+        done = self._evaluate(rows, of_row, lowest, due | idle, joins)
         absorbed = self._absorb(flows, lowest, due | idle)
         for id_ in due | idle:
             self._evaluated[id_] = sizes[id_]
@@ -138,6 +139,16 @@ class Correlator:
 
     # Within
 
+    def _not_known(self, fresh: Rows) -> Rows:
+        """Those that aren't here already: a batch is delivered again, or read out of the store."""
+        key = mix(fresh["batch"], fresh["index"].astype(np.uint64))
+        if len(self._keys):
+            at = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
+            new = self._keys[at] != key
+            fresh, key = fresh[new], key[new]
+        self._keys = np.sort(np.concatenate([self._keys, key]), kind="stable")
+        return fresh
+
     def _is_due(self, id_: int, size: int, final: bool) -> bool:
         before = self._evaluated.get(id_)
         if before is None or final:
@@ -147,22 +158,21 @@ class Correlator:
     def _evaluate(
         self,
         rows: Rows,
-        flows: NDArray[np.uint64],
+        of_row: NDArray[np.intp],
         lowest: NDArray[np.uint64],
         wanted: set[int],
         joins: Joins,
     ) -> list[Conversations]:
-        if not wanted or not len(flows):
+        if not wanted:
             return []
         ids = np.array(sorted(wanted), np.uint64)
         chosen = np.isin(lowest, ids)
-        at = np.minimum(np.searchsorted(flows, rows["flow_hash"]), len(flows) - 1)
-        taken = chosen[at] & (rows["flow_hash"] != 0)
-        part = (lowest % np.uint64(self._partitions)).astype(np.intp)[at]
+        part = np.where(chosen, (lowest % np.uint64(self._partitions)).astype(np.intp), -1)
+        part = np.append(part, -1)[of_row]
         clock_of = np.array([one.clock for one in self.vantages], np.intp)
         done = []
         for number in range(self._partitions):
-            mine = rows[taken & (part == number)]
+            mine = in_order(rows[part == number])
             if len(mine):
                 done.append(evaluate(mine, joins, clock_of, self._watching))
         self._replace_samples(ids, done)
@@ -196,14 +206,13 @@ class Correlator:
             self._samples, self._sample_of = self._samples.taken(kept), self._sample_of[kept]
         return absorbed
 
-    def _idle(self, rows: Rows, flows: NDArray[np.uint64], lowest: NDArray[np.uint64]) -> set[int]:
+    def _idle(self, rows: Rows, of_row: NDArray[np.intp], lowest: NDArray[np.uint64]) -> set[int]:
         """Conversations that all clocks have left behind by `idle_ns`, and the quietest while rows are too many."""
-        flowing = rows[rows["flow_hash"] != 0]
-        if not len(flowing):
+        if not len(lowest):
             return set()
-        newest = self._watching[:, 1][flowing["vantage"]]
-        behind = newest - flowing["timestamp_ns"]
-        of_flow = np.searchsorted(flows, flowing["flow_hash"])
+        behind = self._watching[:, 1][rows["vantage"]] - rows["timestamp_ns"]
+        flowing = of_row >= 0
+        of_flow, behind = of_row[flowing], behind[flowing]
         ids, number = np.unique(lowest, return_inverse=True)
         quiet = np.full(len(ids), 2**62)
         np.minimum.at(quiet, number[of_flow], behind)
@@ -218,7 +227,8 @@ class Correlator:
 
     def _seal(self, flows: NDArray[np.uint64], lowest: NDArray[np.uint64], idle: set[int]) -> list[int]:
         lost = (self._rows["flow_hash"] == 0) & ~self._awaited(self._rows)
-        self._rows = self._rows[~lost]
+        if lost.any():
+            self._keep(~lost)
         if not idle:
             return []
         leaving = flows[np.isin(lowest, np.array(sorted(idle), np.uint64))]
@@ -229,9 +239,13 @@ class Correlator:
             self._sealed.popitem(last=False)
         for id_ in idle:
             self._evaluated.pop(id_, None)
-        self._rows = self._rows[~np.isin(self._rows["flow_hash"], leaving)]
+        self._keep(~np.isin(self._rows["flow_hash"], leaving))
         self._flows = self._flows[~np.isin(self._flows["flow_hash"], leaving)]
         return sorted(idle)
+
+    def _keep(self, kept: NDArray[np.bool_]) -> None:
+        self._rows = self._rows[kept]
+        self._keys = np.sort(mix(self._rows["batch"], self._rows["index"].astype(np.uint64)))
 
     def _awaited(self, rows: Rows) -> NDArray[np.bool_]:
         """Later fragments whose first may still come."""
@@ -245,10 +259,3 @@ class Correlator:
         for flow in found:
             del self._sealed[flow]
         return found
-
-
-def _counted(rows: Rows) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The flows of rows in order, and how many each has."""
-    flowing = rows["flow_hash"][rows["flow_hash"] != 0]
-    begins = runs(flowing)
-    return flowing[begins], np.diff(np.append(begins, len(flowing)))
