@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import calendar
 import sys
 import threading
 import time
@@ -39,12 +38,17 @@ PARTS = (0.50, 0.95, 0.99)
 WATCH_ROWS = """
 () => {
   window.seenRows = [];
-  new MutationObserver((changes) => {
+  const { list } = wirepool.live;
+  const rows = document.getElementById("rows");
+  let last = -1; // serial of the newest row that was drawn
+  new MutationObserver(() => {
     const now = performance.timeOrigin + performance.now();
-    for (const change of changes)
-      for (const row of change.addedNodes)
-        if (row.nodeName === "TR") window.seenRows.push([row.cells[0].title, now]);
-  }).observe(document.getElementById("rows"), {childList: true});
+    for (const element of rows.children) {
+      const row = list.rowOf(element);
+      if (row && row.serial > last) window.seenRows.push([row.time, now]);
+    }
+    last = Math.max(last, list.rowOf(rows.lastElementChild)?.serial ?? -1);
+  }).observe(rows, {childList: true, characterData: true, subtree: true});
 }
 """
 
@@ -108,12 +112,10 @@ class Receipts:
         return sorted(found)
 
 
-def _row_latency_ms(title: str, shown_ms: float) -> float:
-    """From a row's title, "YYYY-MM-DD HH:MM:SS.nnnnnnnnn UTC …", and the page's clock."""
-    date, clock, *_ = title.split(" ")
-    whole, _, fraction = clock.partition(".")
-    seconds = time.strptime(f"{date} {whole} UTC", "%Y-%m-%d %H:%M:%S %Z")
-    return shown_ms - calendar.timegm(seconds) * 1000.0 - int(fraction[:9]) / 1e6
+def _row_latency_ms(time_ns: str, shown_ms: float) -> float:
+    """From a row's capture time and the page's clock."""
+    seconds, fraction_ns = divmod(int(time_ns), 10**9)
+    return shown_ms - seconds * 1000.0 - fraction_ns / 1e6
 
 
 def measure_receipt(here: Bench, capture: Path, rate: int) -> tuple[list[float], int]:
@@ -148,7 +150,7 @@ def measure_rows(here: Bench, page: Page, capture: Path, rate: int) -> tuple[lis
     rows = page.evaluate("() => window.seenRows")
     page.goto("about:blank")
     dropped: int = here.curl.order(session, "stop", "stopped")["books"]["dropped_ring"]
-    return sorted(_row_latency_ms(title, shown_ms) for title, shown_ms in rows), dropped
+    return sorted(_row_latency_ms(time_ns, shown_ms) for time_ns, shown_ms in rows), dropped
 
 
 def _replay_and_store(here: Bench, session: str, capture: Path, rate: int) -> None:

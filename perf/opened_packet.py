@@ -27,8 +27,12 @@ PARTS = (0.50, 0.95, 1.0)
 
 OPEN = """
 (number) => new Promise((done) => {
-  const rows = document.getElementById("rows").children;
-  const row = rows[rows.length - 1 - number % Math.min(30, rows.length)];
+  const box = document.getElementById("scroll").getBoundingClientRect();
+  const rows = [...document.querySelectorAll("#rows [role=row]")].filter((row) => {
+    const at = row.getBoundingClientRect();
+    return at.top > box.top + 30 && at.bottom <= box.bottom;
+  });
+  const row = rows[rows.length - 1 - number % rows.length];
   const begin = performance.now();
   document.addEventListener("htmx:afterSwap", () => requestAnimationFrame(() =>
     setTimeout(() => {
@@ -40,6 +44,21 @@ OPEN = """
   row.click();
 })
 """
+
+ROWS = """
+() => {
+  const { store } = wirepool.live;
+  const found = [];
+  for (let at = Math.max(0, store.length - 200); at < store.length; at++) {
+    const row = store.at(at);
+    const source = [row.agent, row.interface, row.observation.split("/").slice(0, 4).join("/")];
+    found.push({ sources: [source], rows: [[0, row.sequence, row.index, row.time, row.heard, row.source,
+      row.destination, row.protocol, row.length, row.info, row.rule, row.flags]] });
+  }
+  return found;
+}
+"""
+"""The newest rows, as the stream brings rows: for a page that is loaded anew."""
 
 
 def measure(page: Page, opened: int) -> tuple[list[float], list[float]]:
@@ -91,7 +110,7 @@ def main() -> int:
             session = here.curl.start("capturer", INTERFACE, promiscuous=True)
             page.goto(f"{here.stand.url}/live?session={session}")
             page.get_by_test_id("count-packets").wait_for()
-            rows = page.locator("#rows tr")
+            rows = page.locator("#rows [role=row]")
 
             def sent_and_shown() -> bool:
                 here.replay(small, 500)
@@ -113,13 +132,14 @@ def main() -> int:
             note(f"recent, {arguments.rate} a second", measure(page, arguments.opened))
             stop_process(sending)
             # The page is away while the hub is, or its stream's errors would be complaints; it gets its rows back.
-            html = page.locator("#rows").inner_html()
+            seen = page.evaluate(ROWS)
             page.goto("about:blank")
             here.curl.order(session, "pause", "paused")
             here.curl.wait_balanced(session)
             restart_hub(here)
             page.goto(f"{here.stand.url}/live?session={session}")
-            page.evaluate("(html) => { document.getElementById('rows').innerHTML = html; }", html)
+            page.evaluate("(rows) => rows.forEach((row) => wirepool.live.take(row))", seen)
+            rows.first.wait_for()
             note("archived", measure(page, arguments.opened))
             page.goto("about:blank")
             here.curl.order(session, "stop", "stopped")

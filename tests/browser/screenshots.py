@@ -78,13 +78,13 @@ def documentation() -> int:
                 fetch(client, server.address, "index.html")
                 fetch(client, server.address6, "index.html", tls=True)
                 ping(client, server.address6, count=2)
-            expect(rows.locator("td", has_text="HTTP").first).to_be_attached()
+            expect(rows.get_by_role("gridcell").filter(has_text="HTTP").first).to_be_attached()
             wait_for(
                 lambda: page.get_by_test_id("count-packets").get_attribute("data-value") not in (None, "0"),
                 "counters",
             )
             page.screenshot(path=IMAGES / "live.png")
-            rows.locator("tr", has=page.locator("td", has_text="HTTP")).first.click()
+            rows.get_by_role("row").filter(has=page.locator(".c-protocol", has_text="HTTP")).first.click()
             page.get_by_role("treeitem", name="Start line").click()
             page.screenshot(path=IMAGES / "packet.png")
             page.keyboard.press("Escape")

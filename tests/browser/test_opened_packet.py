@@ -56,7 +56,7 @@ def test_bytes_and_layers_of_real_packets(tmp_path: Path) -> None:
             }
             for protocol, layer, field in OPENED:
                 send[protocol]()
-                row = rows.locator("tr", has=page.locator("td", has_text=protocol)).first
+                row = rows.get_by_role("row").filter(has=page.locator(".c-protocol", has_text=protocol)).first
                 expect(row).to_be_attached(timeout=10_000)
                 row.click()
                 expect(tree.locator(".level-1 .n", has_text=layer).first).to_be_visible()

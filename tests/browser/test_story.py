@@ -88,10 +88,12 @@ def test_two_hosts_one_page_and_the_capture_equals_tcpdumps(tmp_path: Path) -> N
                     (lambda: ping(client, server.address6), "ICMPv6"),
                 ):
                     kind()
-                    expect(rows.locator("td", has_text=word).first).to_be_visible(timeout=10_000)
+                    expect(rows.get_by_role("gridcell").filter(has_text=word).first).to_be_visible(
+                        timeout=10_000
+                    )
                 all_kinds(client, servers)
                 for host in lab.hosts:
-                    expect(rows.locator("td", has_text=host.name).first).to_be_visible()
+                    expect(rows.get_by_role("gridcell").filter(has_text=host.name).first).to_be_visible()
                 driver.pause(sessions.values())
                 ping(client, server.address, mark=IN_PAUSE)
                 all_kinds(client, servers, mark=IN_PAUSE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -95,9 +96,12 @@ async def test_rows_counters_and_states_arrive_as_events(tmp_path: Path) -> None
             await events.until("counters")
             await agent.send(session, [udp_packet(number, b"<script>\x1b[2J") for number in range(5)])
             rows = await events.until("rows")
-            assert rows.count("<tr") == 5
-            assert "10.0.0.9" in rows
-            assert "<script" not in rows
+            drawn = json.loads(rows)
+            assert drawn["sources"] == [["web1", "eth0", f"web1/{agent.boot.hex()}/{session}/bulk"]]
+            assert [(row[0], row[2], row[6]) for row in drawn["rows"]] == [
+                (0, str(n), "10.0.0.9") for n in range(5)
+            ]
+            assert "\x1b" not in rows
             await agent.beat()
             await events.until("counters", 'data-testid="count-packets" data-value="5"')
             await client.post_json(f"/api/sessions/{session}/pause", {})

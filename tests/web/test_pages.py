@@ -1,13 +1,16 @@
 """Templates treat every text as hostile; errors have one shape; numbers read well."""
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hub.decode.summary import Row
 from hub.web import pages
-from hub.web.pages import TEMPLATES, Pages, visible
+from hub.web.live_rows import rows_json
+from hub.web.pages import TEMPLATES, visible
 from tests.support.nats_backbone import until
 from tests.web.site import site
 
@@ -51,14 +54,12 @@ def test_a_missing_name_is_an_error_and_every_template_compiles() -> None:
 
 
 def test_hostile_texts_of_a_packet_stay_text() -> None:
-    from hub.decode.summary import Row
-
-    row = Row(1, "web1", "a" * 26, HOSTILE, HOSTILE, HOSTILE, "UDP", 60, HOSTILE, "udp", (HOSTILE,), HOSTILE)
-    html = Pages("0").text("fragments/live_rows.html", rows=[row])
-    assert html.count("<script") == 0
-    assert html.count("<td") == 8
-    assert "\u202e" not in html
-    assert "\n" not in html.strip()
+    name = f"web1/{'0' * 32}/{'a' * 26}/bulk/0/0"
+    row = Row(1, "web1", "a" * 26, HOSTILE, HOSTILE, HOSTILE, "UDP", 60, HOSTILE, "udp", (HOSTILE,), name)
+    text = rows_json([row])
+    assert "\u202e" not in text
+    assert len(text.splitlines()) == 1, "an event of one line"
+    assert len(json.loads(text)["rows"][0]) == 12
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hub.http.streaming import event, event_stream
 from hub.live.feed import SessionTotals
 from hub.registry import RegistryError, UnknownError, WebSession
 from hub.web.guard import web_session
+from hub.web.live_rows import rows_json
 from hub.web.routes import start_form
 from hub.web.running import Hub, hub_of
 from hub.web.session_view import SessionView, view
@@ -28,6 +29,8 @@ from wire.session import MAX_FILTER_BYTES, MAX_SNAPLEN
 AnyRequest = Request[Any, Any, Any]
 
 MAX_SESSIONS = start_form.MAX_AGENTS
+MAX_KEPT_ROWS = 100_000
+"""Rows that a page holds; it counts what it had to forget."""
 COUNTERS_INTERVAL_S = 0.25
 STATE_INTERVAL_S = 0.5
 MAX_CHECKED = 4
@@ -97,6 +100,7 @@ async def live_page(request: AnyRequest) -> Response[str]:
         views=views,
         ids=ids,
         c=counters([], 0),
+        max_rows=MAX_KEPT_ROWS,
         all_ended=all(one.ended for one in views),
     )
 
@@ -226,7 +230,7 @@ async def check_filter(request: AnyRequest) -> Response[str]:
 
 @get("/events/live")
 async def live_events(request: AnyRequest) -> ASGIApp:
-    """Server-sent events of ?session=: `rows` and `counters` (HTML), `session` (its state), `ended`."""
+    """Server-sent events of ?session=: `rows` (JSON), `counters` (HTML), `session` (its state), `ended`."""
     hub = hub_of(request)
     ids = session_ids(request)
     if not ids:
@@ -246,7 +250,7 @@ async def _live_events(hub: Hub, ids: list[str], login: WebSession) -> AsyncGene
             now_s = time.monotonic()
             parts: list[bytes] = []
             if update.rows:
-                parts.append(event("rows", hub.pages.text("fragments/live_rows.html", rows=update.rows)))
+                parts.append(event("rows", rows_json(update.rows)))
             not_shown += update.not_shown
             if now_s >= next_counters:
                 next_counters = now_s + COUNTERS_INTERVAL_S

@@ -1,0 +1,45 @@
+"""Rows of the live list as the page gets them: JSON, since most of them are never drawn and all of them are kept.
+
+What an update's rows share (agent, interface, boot, session, lane) is said once, so that a page that holds 100,000
+rows holds little more than their differences. Text is made visible as in every page; the page sets it as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from hub.decode.summary import Row
+from hub.web.pages import visible
+
+
+def rows_json(rows: Sequence[Row]) -> str:
+    """`{"sources": [[agent, interface, "agent/boot/session/lane"]], "rows": [[…]]}` on one line.
+
+    A row: index of its source; sequence and index of the packet; capture time and time of its receipt by the hub, ns as
+    texts; source, destination, protocol; length in bytes; info; colour rule; flags, joined by ", ".
+    """
+    sources: dict[tuple[str, str, str], int] = {}
+    lines = []
+    for row in rows:
+        prefix, sequence, index = row.observation.rsplit("/", 2)
+        source = sources.setdefault((row.agent, row.interface, prefix), len(sources))
+        lines.append(
+            (
+                source,
+                sequence,
+                index,
+                str(row.time_ns),
+                str(row.heard_ns),
+                visible(row.source),
+                visible(row.destination),
+                visible(row.protocol),
+                row.length,
+                visible(row.info),
+                row.rule,
+                visible(", ".join(row.flags)),
+            )
+        )
+    shared = [(visible(agent), visible(interface), prefix) for agent, interface, prefix in sources]
+    return orjson.dumps({"sources": shared, "rows": lines}).decode()
