@@ -34,7 +34,7 @@ OPEN = """
   });
   const row = rows[rows.length - 1 - number % rows.length];
   const begin = performance.now();
-  document.addEventListener("htmx:afterSwap", () => requestAnimationFrame(() =>
+  document.addEventListener("wirepool:packet", () => requestAnimationFrame(() =>
     setTimeout(() => {
       const loaded = performance.getEntriesByType("resource").filter((one) => one.name.includes("/live/packet")).at(-1);
       performance.clearResourceTimings();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from hub.decode.summary import flag_words
 from hub.dissect.packet import dissect
@@ -57,19 +58,38 @@ class PacketView:
 def packet_view(found: FoundPacket) -> PacketView:
     """Read the packet. The uppermost layer that was understood is open, those below it are closed."""
     dissection = dissect(found.data, found.header.link_type, found.original_bytes)
-    understood = [layer for layer in dissection.layers if layer.parts]
-    opened = understood[-1] if understood else None
-    lines = [line for layer in dissection.layers for line in _lines(layer, 1, layer is opened, hidden=False)]
     shown = found.data[:MAX_SHOWN_BYTES]
     rows = [_row(shown, offset) for offset in range(0, len(shown), ROW_BYTES)]
     return PacketView(
         found,
         flag_words(found.flags),
-        lines,
+        tree_lines(dissection.layers),
         rows,
         len(found.data) - len(shown),
         dissection.not_captured_bytes,
     )
+
+
+def tree_lines(layers: list[Field]) -> list[TreeLine]:
+    """Layers as lines of a tree, of which the uppermost that was understood is open."""
+    understood = [layer for layer in layers if layer.parts]
+    opened = understood[-1] if understood else None
+    return [line for layer in layers for line in _lines(layer, 1, layer is opened, hidden=False)]
+
+
+def fields_json(layers: list[Field]) -> list[dict[str, Any]]:
+    """A tree for the API. Its depth is bounded by who read it."""
+    return [
+        {
+            "name": one.name,
+            "value": one.value,
+            "offset": one.offset,
+            "length": one.length,
+            "wrong": one.wrong,
+            "parts": fields_json(one.parts),
+        }
+        for one in layers
+    ]
 
 
 def _lines(one: Field, level: int, expanded: bool, *, hidden: bool) -> Iterator[TreeLine]:

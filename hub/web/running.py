@@ -10,6 +10,7 @@ from litestar import Request
 
 from hub.agents.interface_rates import InterfaceRates
 from hub.config import HubSettings
+from hub.dissect.tshark import Tshark
 from hub.live.feed import LiveFeed
 from hub.registry import Registry
 from hub.web.auth import Authentication
@@ -45,6 +46,7 @@ class Hub:
     declarer: "Declarer"
     keeper: "Keeper"
     settings: HubSettings = field(default_factory=HubSettings)
+    tshark: Tshark = field(default_factory=Tshark)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at shutdown: event streams end."""
     started_ns: int = field(default_factory=time.time_ns)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from playwright.async_api import Page, expect
 
+from hub.dissect.tshark import Tshark
 from tests.support.nats_backbone import until
+from tests.support.need import need
 from tests.web.fake_agent import FakeAgent, udp_packet
 from tests.web.site import Browser, Site
 from tests.web.test_chromium import browser, log_in
@@ -59,7 +62,22 @@ async def test_the_hub_answers_with_tree_and_bytes(tmp_path: Path) -> None:
         assert "more bytes were captured" in texts[2]
         assert texts[2].count("byte-row") == 256
 
+        answer = await client.http.get(
+            "/api/packet", params={"observation": names[0][0], "heard": names[0][1]}
+        )
+        packet = answer.json()["packet"]
+        assert bytes.fromhex(packet["data"]) == udp_packet(1)
+        assert [layer["name"] for layer in packet["layers"]][:2] == [
+            "Ethernet II",
+            "Internet Protocol version 4",
+        ]
+        assert (packet["agent"], packet["session"], packet["by"]) == ("web1", session, "wirepool")
+        wrong = await client.http.get("/api/packet", params={"observation": names[0][0], "by": "guess"})
+        assert (wrong.status_code, wrong.json()["error"]["message"]) == (422, "by: want wirepool or tshark")
+
         boot = agent.boot.hex()
+        missing = await client.http.get(f"/api/packet?observation=web1/{boot}/{session}/bulk/0/77")
+        assert missing.status_code == 404
         gone = await client.http.get(f"/live/packet?observation=web1/{boot}/{session}/bulk/0/77")
         assert (gone.status_code, "there is none of that number" in gone.text) == (200, True)
         for query, status in (
@@ -167,6 +185,36 @@ async def test_with_the_pane_open_arrows_go_from_packet_to_packet_and_the_list_h
         await expect(source).to_contain_text("40104")
         await page.keyboard.press("Escape")
         assert "packet=" not in page.url
+        assert complaints == []
+
+
+@pytest.mark.slow
+async def test_tsharks_tree_when_it_is_asked_for(tmp_path: Path) -> None:
+    need("tshark")
+    async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
+        page = await context.new_page()
+        session = await opened(page, where, client, agent)
+        tree, button = page.get_by_test_id("packet-tree"), page.get_by_test_id("by-tshark")
+        await page.locator("#rows [role=row]").nth(1).click()
+        await expect(tree.locator(".level-1 .n").first).to_have_text("Ethernet II")
+        await button.click()
+        await expect(tree.locator(".level-1 .n").first).to_have_text("Frame 1")
+        await expect(button).to_have_attribute("aria-pressed", "true")
+        line = tree.get_by_role("treeitem", name="Transaction ID")
+        await line.click()
+        await expect(page.locator(".bytes .x mark")).to_have_text(["12 34"])
+        await button.click()
+        await expect(tree.locator(".level-1 .n").first).to_have_text("Ethernet II")
+        await expect(page.locator(".bytes mark")).to_have_count(0)
+        name = f"web1/{agent.boot.hex()}/{session}/bulk/0/1"
+        answer = await client.http.get("/api/packet", params={"observation": name, "by": "tshark"})
+        assert answer.json()["packet"]["layers"][0]["name"] == "Frame 1"
+        # Where it isn't installed there is no button, and the API says how to get it.
+        where.hub.tshark = Tshark("/nonexistent/tshark")
+        answer = await client.http.get("/api/packet", params={"observation": name, "by": "tshark"})
+        assert answer.status_code == 503
+        await button.click()
+        await expect(page.get_by_test_id("no-tree")).to_contain_text("tshark ended with status 127")
         assert complaints == []
 
 

@@ -30,17 +30,18 @@
     if (kind === "ok") setTimeout(() => box.remove(), 5000);
   };
 
-  document.addEventListener("htmx:responseError", (event) => {
-    const xhr = event.detail.xhr;
-    if (xhr.status === 401) {
+  const refused = (status, body) => {
+    if (status === 401) {
       toLogin();
       return;
     }
-    let text = "";
-    try { text = JSON.parse(xhr.responseText).error.message; } catch { /* not ours */ }
-    toast(text || `The hub answered with status ${xhr.status}. Try again; if it stays, look into the hub's log.`);
-  });
-  document.addEventListener("htmx:sendError", () => toast("The hub doesn't answer. Is it running, and is the network up?"));
+    let text = status ? "" : "The hub doesn't answer. Is it running, and is the network up?";
+    try { text = JSON.parse(body).error.message; } catch { /* not ours */ }
+    toast(text || `The hub answered with status ${status}. Try again; if it stays, look into the hub's log.`);
+  };
+  document.addEventListener("htmx:responseError", (event) => refused(event.detail.xhr.status, event.detail.xhr.responseText));
+  document.addEventListener("htmx:sendError", () => refused(0, ""));
+  document.addEventListener("wirepool:refused", (event) => refused(event.detail.status, event.detail.text));
   document.addEventListener("htmx:timeout", () => toast("The hub took too long to answer."));
   document.addEventListener("wirepool:toast", (event) => toast(event.detail.text, event.detail.kind));
 

@@ -1,12 +1,11 @@
-/* Choosing a packet of the list and opening it beside the list. The hub makes the pane (/live/packet); packet_view.js is its inside.
+/* Choosing a packet of the list and opening it beside the list. packet_pane.js is the pane.
    A click or Enter opens; with the pane open the arrow keys go from packet to packet; Escape closes.
    The keyboard's focus stays with the list, which names its chosen row: rows out of sight are no elements. */
 "use strict";
 (() => {
-  const pane = document.getElementById("packet");
-  if (!pane || !globalThis.wirepool?.live) return;
+  if (!globalThis.wirepool?.live) return;
+  const pane = wirepool.pane.element;
   const { scroll, store, list, hold, release, follow, total, show } = wirepool.live;
-  let focusPane = false;   // who opens by Enter wants to read there
 
   const chosenAt = () => (list.chosen() < 0 ? -1 : store.positionOf(list.chosen()));
 
@@ -19,51 +18,13 @@
     return row;
   };
 
-  const address = (observation, heard) => {
-    const here = new URL(location.href);
-    if (observation) {
-      here.searchParams.set("packet", observation);
-      here.searchParams.set("heard", heard);
-    } else {
-      here.searchParams.delete("packet");
-      here.searchParams.delete("heard");
-    }
-    history.replaceState(null, "", here);
-  };
+  const open = (row, focus = false) => { if (row) wirepool.pane.open(row.observation, row.heard, { focus }); };
 
-  const load = (observation, heard) => {
-    const query = new URLSearchParams({ observation, heard });
-    htmx.ajax("GET", `/live/packet?${query}`, { source: pane, target: pane, swap: "innerHTML" });
-    address(observation, heard);
-  };
-  const open = (row) => { if (row) load(row.observation, row.heard); };
-
-  // A class and not :has(), which would be asked anew with every row that comes.
-  const showPane = (open) => {
-    pane.hidden = !open;
-    document.body.classList.toggle("with-packet", open);
-  };
-
-  const close = () => {
-    if (pane.hidden) return;
-    showPane(false);
-    release();
-    pane.replaceChildren();
-    address(null);
-    scroll.focus();
-  };
-
-  document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target !== pane) return;
-    showPane(true);
-    pane.dispatchEvent(new CustomEvent("wirepool:packet", { detail: { focus: focusPane } }));
-    focusPane = false;
-  });
+  pane.addEventListener("wirepool:closed", () => { release(); scroll.focus(); });
   // The pane takes a part of the list's height: the chosen row must not be behind it.
   scroll.addEventListener("wirepool:resized", () => {
     if (!pane.hidden && chosenAt() >= 0) show(chosenAt());
   });
-  pane.addEventListener("click", (event) => { if (event.target.closest("[data-close-packet]")) close(); });
 
   document.getElementById("rows").addEventListener("click", (event) => {
     const row = list.rowOf(event.target);
@@ -96,8 +57,7 @@
     }
     if (event.key === "Enter" && at >= 0) {
       event.preventDefault();
-      focusPane = true;
-      open(store.at(at));
+      open(store.at(at), true); // who opens by Enter wants to read there
       return;
     }
     const to = target(event.key, at);
@@ -111,10 +71,10 @@
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || pane.hidden || document.querySelector("dialog[open]")) return;
     event.preventDefault();
-    close();
+    wirepool.pane.close();
   });
 
   // An address that names a packet shows it again: after a reload, or sent to somebody else.
   const named = new URLSearchParams(location.search);
-  if (named.has("packet")) load(named.get("packet"), named.get("heard") ?? "");
+  if (named.has("packet")) wirepool.pane.open(named.get("packet"), named.get("heard") ?? "");
 })();

@@ -4,10 +4,9 @@
 (() => {
   const pane = document.getElementById("packet");
   if (!pane) return;
-  const ROW = 16;
+  const ROW = 16; // bytes of a line
   const openLayers = new Map(); // name of a line → whether the reader left it open, for the next packet
 
-  const hexAt = (column) => column * 3 + (column >= ROW / 2 ? 1 : 0);
   let tree, bytes, byteRows, items, status; // of the packet that is shown
   let current = null;   // the marked line of the tree
   let cursor = -1;      // the byte the reader is at; -1: none
@@ -22,45 +21,7 @@
   };
 
   /* Bytes */
-  const pieces = (text, kinds, place, width) => {
-    const made = [];
-    let begun = 0;
-    const flush = (end, kind) => {
-      if (end <= begun) return;
-      const piece = text.slice(begun, end);
-      begun = end;
-      if (!kind) { made.push(piece); return; }
-      const mark = document.createElement("mark");
-      mark.className = kind;
-      mark.textContent = piece;
-      made.push(mark);
-    };
-    for (let column = 0; column < kinds.length; column++) {
-      const kind = kinds[column];
-      if (!kind) continue;
-      flush(place(column), "");
-      let last = column;
-      while (kinds[last + 1] === kind) last++;
-      flush(place(last) + width, kind);
-      column = last;
-    }
-    flush(text.length, "");
-    return made;
-  };
-
-  const paintRow = (row) => {
-    const start = Number(row.dataset.offset);
-    for (const [cell, place, width] of [[row.children[1], hexAt, 2], [row.children[2], (column) => column, 1]]) {
-      const text = cell.textContent;
-      const count = row.children[2].textContent.length;
-      const kinds = Array.from({ length: count }, (_, column) => {
-        const at = start + column;
-        if (at === cursor) return "at";
-        return at >= marked[0] && at < marked[1] ? "in" : "";
-      });
-      cell.replaceChildren(...pieces(text, kinds, place, width));
-    }
-  };
+  const { hexAt, paintRow } = wirepool.packetBytes;
   const rowsOf = ([first, behind]) => byteRows.slice(Math.floor(first / ROW), Math.max(0, Math.ceil(behind / ROW)));
 
   const mark = (next, at) => {
@@ -68,7 +29,7 @@
     for (const place of [cursor, at]) if (place >= 0 && byteRows[Math.floor(place / ROW)]) touched.add(byteRows[Math.floor(place / ROW)]);
     marked = next;
     cursor = at;
-    touched.forEach(paintRow);
+    touched.forEach((row) => paintRow(row, marked, cursor));
   };
 
   /* Tree */
@@ -107,7 +68,7 @@
       const [first, behind] = range(item);
       if (at >= first && at < behind && behind - first <= least) { best = item; least = behind - first; }
     }
-    if (!best) { mark([at, at + 1], at); return; }
+    if (!best) { mark([at, at + 1], at); status.textContent = `Byte ${at}`; return; }
     for (let above = parentOf(best); above; above = parentOf(above)) {
       if (above.getAttribute("aria-expanded") === "false") setExpanded(above, true);
     }
@@ -181,9 +142,15 @@
   };
 
   pane.addEventListener("wirepool:packet", (event) => {
+    if (bytes?.isConnected) mark([0, 0], -1); // the same packet with another tree
     tree = pane.querySelector("[role=tree]");
-    if (!tree) { pane.querySelector("button")?.focus(); return; }
     bytes = pane.querySelector(".bytes");
+    if (!tree) {
+      items = [];
+      current = null;
+      pane.querySelector("button")?.focus();
+      return;
+    }
     byteRows = [...bytes.querySelectorAll(".byte-row")];
     items = [...tree.querySelectorAll("[role=treeitem]")];
     status = pane.querySelector("#byte-status");
