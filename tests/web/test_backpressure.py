@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,22 @@ class H2Client:
         self.writer.write(self.connection.data_to_send())
         await self.writer.drain()
 
-    async def get(self, path: str, stream: int, method: str = "GET", *, end: bool = True) -> None:
-        headers = [(":method", method), (":path", path), (":scheme", "https"), (":authority", "127.0.0.1")]
+    async def get(
+        self,
+        path: str,
+        stream: int,
+        method: str = "GET",
+        *,
+        end: bool = True,
+        more: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        headers = [
+            (":method", method),
+            (":path", path),
+            (":scheme", "https"),
+            (":authority", "127.0.0.1"),
+            *more,
+        ]
         self.connection.send_headers(stream, headers, end_stream=end)
         await self.flush()
 

@@ -201,3 +201,47 @@ async def test_every_number_explains_itself_to_the_keyboard(tmp_path: Path) -> N
         rules = page.locator("[data-testid=legend] li")
         assert await rules.count() == 15
         assert complaints == []
+
+
+CHART = """
+() => {
+  const canvas = document.querySelector("#rate-chart canvas");
+  if (!canvas) return [0, 0];
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let ink = 0, red = 0;
+  for (let at = 0; at < data.length; at += 4) {
+    if (data[at + 3] > 128) ink += 1;
+    if (data[at + 3] > 128 && data[at] > data[at + 1] + 60 && data[at] > data[at + 2] + 60) red += 1;
+  }
+  return [ink, red];
+}
+"""
+
+
+@pytest.mark.slow
+async def test_the_chart_of_rates_draws_and_marks_drops(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
+        page = await context.new_page()
+        await log_in(page, where)
+        session = await watched(where, client, agent)
+        await page.goto(f"{where.url}/live?session={session}")
+        words = page.get_by_test_id("rates-words")
+        await expect(words).to_contain_text("nothing dropped", timeout=10_000)
+        ink, red = await page.evaluate(CHART)
+        assert ink > 100
+        assert red == 0
+        books = agent.chains[session].books
+        books.received += 5
+        books.dropped_ring += 5
+        await agent.send(session, [udp_packet(number) for number in range(7)])
+        await agent.beat()
+        await expect(words).to_contain_text("5 dropped", timeout=10_000)
+        assert (await page.evaluate(CHART))[1] > 20
+        await page.emulate_media(color_scheme="dark")
+        await expect(page.locator("#rate-chart canvas")).to_have_count(1)
+        await page.get_by_test_id("rates").locator("summary").click()
+        await expect(page.get_by_test_id("rate-chart")).not_to_be_visible()
+        await page.reload()
+        await expect(page.get_by_test_id("count-packets")).to_be_visible()
+        await expect(page.get_by_test_id("rate-chart")).not_to_be_visible()
+        assert complaints == [], "uPlot keeps to the page's Content-Security-Policy"
