@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from hub.decode.summary import flag_words
 from hub.dissect.packet import dissect
@@ -75,21 +74,6 @@ def tree_lines(layers: list[Field]) -> list[TreeLine]:
     understood = [layer for layer in layers if layer.parts]
     opened = understood[-1] if understood else None
     return [line for layer in layers for line in _lines(layer, 1, layer is opened, hidden=False)]
-
-
-def fields_json(layers: list[Field]) -> list[dict[str, Any]]:
-    """A tree for the API. Its depth is bounded by who read it."""
-    return [
-        {
-            "name": one.name,
-            "value": one.value,
-            "offset": one.offset,
-            "length": one.length,
-            "wrong": one.wrong,
-            "parts": fields_json(one.parts),
-        }
-        for one in layers
-    ]
 
 
 def _lines(one: Field, level: int, expanded: bool, *, hidden: bool) -> Iterator[TreeLine]:

@@ -62,22 +62,7 @@ async def test_the_hub_answers_with_tree_and_bytes(tmp_path: Path) -> None:
         assert "more bytes were captured" in texts[2]
         assert texts[2].count("byte-row") == 256
 
-        answer = await client.http.get(
-            "/api/packet", params={"observation": names[0][0], "heard": names[0][1]}
-        )
-        packet = answer.json()["packet"]
-        assert bytes.fromhex(packet["data"]) == udp_packet(1)
-        assert [layer["name"] for layer in packet["layers"]][:2] == [
-            "Ethernet II",
-            "Internet Protocol version 4",
-        ]
-        assert (packet["agent"], packet["session"], packet["by"]) == ("web1", session, "wirepool")
-        wrong = await client.http.get("/api/packet", params={"observation": names[0][0], "by": "guess"})
-        assert (wrong.status_code, wrong.json()["error"]["message"]) == (422, "by: want wirepool or tshark")
-
         boot = agent.boot.hex()
-        missing = await client.http.get(f"/api/packet?observation=web1/{boot}/{session}/bulk/0/77")
-        assert missing.status_code == 404
         gone = await client.http.get(f"/live/packet?observation=web1/{boot}/{session}/bulk/0/77")
         assert (gone.status_code, "there is none of that number" in gone.text) == (200, True)
         for query, status in (
@@ -208,7 +193,7 @@ async def test_tsharks_tree_when_it_is_asked_for(tmp_path: Path) -> None:
         await expect(page.locator(".bytes mark")).to_have_count(0)
         name = f"web1/{agent.boot.hex()}/{session}/bulk/0/1"
         answer = await client.http.get("/api/packet", params={"observation": name, "by": "tshark"})
-        assert answer.json()["packet"]["layers"][0]["name"] == "Frame 1"
+        assert answer.json()["packet"]["fields"][0]["name"] == "Frame 1"
         # Where it isn't installed there is no button, and the API says how to get it.
         where.hub.tshark = Tshark("/nonexistent/tshark")
         answer = await client.http.get("/api/packet", params={"observation": name, "by": "tshark"})
