@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 from hub.bus import Bus, BusAway
 from hub.ledger.session_books import session_books
-from hub.live.observation import BatchName
+from hub.observation import BatchName
 from hub.live.recent import RecentBatches
 from hub.live.viewer import MAX_ROWS, SessionTotals, Update, Viewer, WatchedSession, open_live
 from hub.registry import Registry

@@ -12,7 +12,7 @@ import numpy as np
 
 from hub.archive.reading import ArchiveError, first_at, read_subject
 from hub.bus import Bus
-from hub.live.observation import BatchName, Observation
+from hub.observation import BatchName, Observation
 from hub.live.recent import RecentBatches
 from hub.registry import Registry, UnknownError
 from wire.batch import Header, Kind, OpenBatch, decode_columns, open_batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from hub.live.observation import BatchName
+from hub.observation import BatchName
 
 MAX_BYTES = 32 << 20
 MAX_BATCHES = 4096

@@ -18,7 +18,7 @@ import numpy as np
 from hub.bus import Subscription
 from hub.decode.summary import Row, flag_words, summarize
 from hub.ledger.chains import MAX_BOOTS_PER_SESSION, books_order
-from hub.live.observation import BatchName, Observation
+from hub.observation import BatchName, Observation
 from wire.batch import Header, Kind, decode_columns, open_batch
 from wire.books import Books, total
 from wire.errors import WireError

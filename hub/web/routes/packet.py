@@ -6,7 +6,7 @@ from litestar import Request, Response, get
 
 from hub.dissect.tshark import TsharkError
 from hub.live.lookup import FoundPacket, PacketGone
-from hub.live.observation import Observation
+from hub.observation import Observation
 from hub.web.packet_view import packet_view, tree_lines
 from hub.web.running import hub_of
 

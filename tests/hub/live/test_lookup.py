@@ -8,7 +8,7 @@ import pytest
 from hub.archive.reading import ArchiveError
 from hub.live.feed import LiveFeed
 from hub.live.lookup import PacketGone, PacketLookup
-from hub.live.observation import BatchName, Observation
+from hub.observation import BatchName, Observation
 from hub.live.recent import RecentBatches
 from hub.registry import UnknownError
 from tests.hub.agent_side import FakeAgent, enrolled, udp_packet
