@@ -14,12 +14,12 @@ from typing import Literal
 from hub.ledger.chain_runs import TooScattered
 from hub.ledger.chains import MARK_BYTES, Chains, TooManyChains, has_room_for_books, save_books
 from hub.ledger.flow_totals import FlowTotals
+from hub.ledger.verifying import UnknownAgent, Verifier
 from hub.registry import Registry
-from wire.batch import Kind, OpenBatch, decode_flows, open_batch
+from wire.batch import Kind, OpenBatch, decode_flows
 from wire.books import Books
 from wire.errors import WireError
 from wire.flows import records_of
-from wire.names import parse_batch_subject
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,6 @@ class Incoming:
 
 
 Verdict = Literal["ack", "retry", "term"]
-
-
-class _UnknownAgent(Exception):
-    """No such agent in the registry (yet)."""
 
 
 @dataclass(slots=True)
@@ -66,9 +62,8 @@ class Booking:
         self._registry = registry
         self._chains = Chains(registry, mark_bytes)
         self._flows = FlowTotals(registry)
-        self._keys: dict[str, tuple[bool, list[bytes]]] = {}
+        self._verifier = Verifier(registry)
         self._sessions: dict[str, str] = {}
-        self._configuration = -1
         self._positions: dict[str, int] = {}
         self._created: dict[str, str] = {}
         self.counts = LedgerCounts()
@@ -86,9 +81,7 @@ class Booking:
 
         sqlite3.Error when the registry can't be written; then nothing was booked.
         """
-        if self._registry.configuration_version() != self._configuration:
-            self._configuration = self._registry.configuration_version()
-            self._keys.clear()
+        self._verifier.refresh()
         try:
             return self._book_all(incoming)
         except sqlite3.Error:
@@ -142,7 +135,7 @@ class Booking:
     def _write_all(
         self,
         incoming: list[Incoming],
-        verified: list[OpenBatch | WireError | _UnknownAgent],
+        verified: list[OpenBatch | WireError | UnknownAgent],
         booked: list[tuple[str, int]],
     ) -> list[Verdict]:
         with self._registry.transaction() as db:
@@ -161,22 +154,15 @@ class Booking:
             )
         return verdicts
 
-    def _verify(self, one: Incoming) -> OpenBatch | WireError | _UnknownAgent:
+    def _verify(self, one: Incoming) -> OpenBatch | WireError | UnknownAgent:
         """Everything that needs no database lock: the expensive part."""
         try:
-            agent, session, lane = parse_batch_subject(one.subject)
-            batch = self._opened(agent, one.data)
-            header = batch.header
-            if (header.agent, header.session, header.lane) != (agent, session, lane):
-                raise WireError(
-                    f"signed as {header.agent}/{header.session}/{header.lane}, which isn't what its subject says"
-                )
-        except (WireError, _UnknownAgent) as error:
+            return self._verifier.verify(one.subject, one.data)
+        except (WireError, UnknownAgent) as error:
             return error
-        return batch
 
     def _book_one(
-        self, one: Incoming, batch: OpenBatch | WireError | _UnknownAgent, booked: list[tuple[str, int]]
+        self, one: Incoming, batch: OpenBatch | WireError | UnknownAgent, booked: list[tuple[str, int]]
     ) -> Verdict:
         redelivery = one.sequence <= self._position(one.stream)
         self._positions[one.stream] = max(self._position(one.stream), one.sequence)
@@ -189,7 +175,7 @@ class Booking:
             self._check_session(agent, session, one.stored_ns)
             chain = self._chains.get((agent, header.boot, session, header.lane.value), one.stored_ns)
             new = self._chains.add(chain, batch, len(one.data), one.stored_ns, redelivery=redelivery)
-        except _UnknownAgent as error:
+        except UnknownAgent as error:
             if one.deliveries < MAX_DELIVERIES:  # it may be enrolling at this moment
                 self._counting.retried += 1
                 return "retry"
@@ -221,24 +207,6 @@ class Booking:
             ).fetchone()
             position = self._positions[stream] = int(row["sequence"]) if row else 0
         return position
-
-    def _opened(self, agent: str, message: bytes) -> OpenBatch:
-        known = self._keys.get(agent)
-        if known is None:
-            record = self._registry.agents.get(agent)
-            if record is None:
-                raise _UnknownAgent(f"no agent {agent!r} is enrolled here")
-            keys = [key.signing_public for key in self._registry.agents.keys(agent)]
-            known = self._keys[agent] = (record.enabled, keys)
-        # A disabled agent's batches were accepted by the server before it was revoked: they are its evidence.
-        _, keys = known
-        first: WireError | None = None
-        for key in keys:
-            try:
-                return open_batch(message, public=key)
-            except WireError as error:
-                first = first or error
-        raise first or WireError(f"agent {agent!r} has no signing key")
 
     def _check_session(self, agent: str, session: str, stored_ns: int) -> None:
         owner = self._sessions.get(session)

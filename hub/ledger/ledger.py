@@ -15,14 +15,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 import nats.errors
-import nats.js.errors
-import orjson
-from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from hub.bus import Bus
+from hub.durable import RETRY_S, Durable
 from hub.ledger.booking import Booking, Incoming, LedgerCounts
 from hub.ledger.chains import MARK_BYTES
 from hub.registry import Registry
@@ -34,12 +30,8 @@ log = logging.getLogger(__name__)
 
 MAX_FETCH = 48
 """Messages per transaction; × 1 MiB bounds what one lane holds in memory."""
-FETCH_WAIT_S = 1.0
 MAX_ACK_PENDING = 512
-ACK_WAIT_S = 10.0
-"""A round takes a fraction of a second; what a killed hub had in hand comes again after this."""
 NAK_DELAY_S = 1.0
-RETRY_S = 2.0
 BOOKS_EVERY_S = 1.0
 MAX_BOOKS_WAITING = 100_000
 
@@ -79,56 +71,31 @@ class Ledger:
         """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                for stream, durable in LANES.items():
-                    tasks.create_task(self._read(stream, durable))
+                for stream, name in LANES.items():
+                    durable = Durable(
+                        self._bus,
+                        stream,
+                        name,
+                        most_messages=MAX_FETCH,
+                        most_unacknowledged=MAX_ACK_PENDING,
+                    )
+                    tasks.create_task(self._read(durable))
                 tasks.create_task(self._keep_books())
         finally:
             self._worker.shutdown(wait=True, cancel_futures=True)
 
     # Reading
 
-    async def _read(self, stream: str, durable: str) -> None:
-        client: Client | None = None
-        subscription: JetStreamContext.PullSubscription | None = None
-        trouble = ""
-        while True:
-            current = await self._bus.client()
-            try:
-                if subscription is None or client is not current:
-                    client = current
-                    subscription = await self._subscribe(stream, durable)
-                messages = await subscription.fetch(MAX_FETCH, timeout=FETCH_WAIT_S)
-            except (TimeoutError, nats.errors.TimeoutError):
-                continue
-            except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
-                # Also the answer to a durable or stream that is gone: made again with the next round.
-                if repr(error) != trouble:
-                    log.warning("%s can't be read, trying again: %s", stream, error)
-                trouble, subscription = repr(error), None
-                await asyncio.sleep(RETRY_S)
-                continue
-            trouble = ""
-            await self._handle(stream, messages)
+    async def _read(self, durable: Durable) -> None:
+        async def on_stream(created: str) -> None:
+            booking = self._booking
+            await asyncio.get_running_loop().run_in_executor(
+                self._worker, booking.stream_is, durable.stream, created
+            )
 
-    async def _subscribe(self, stream: str, durable: str) -> JetStreamContext.PullSubscription:
-        jetstream = await self._bus.jetstream()
-        config = ConsumerConfig(
-            durable_name=durable,
-            ack_policy=AckPolicy.EXPLICIT,
-            deliver_policy=DeliverPolicy.ALL,
-            ack_wait=ACK_WAIT_S,
-            max_ack_pending=MAX_ACK_PENDING,
-            max_deliver=-1,
-        )
-        info = await (await self._bus.client()).request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)
-        created = str(orjson.loads(info.data).get("created", ""))
-        await asyncio.get_running_loop().run_in_executor(
-            self._worker, self._booking.stream_is, stream, created
-        )
-        await jetstream.add_consumer(stream, config)  # makes it, or brings an older one up to date
-        return await jetstream.pull_subscribe_bind(
-            durable, stream, pending_msgs_limit=4 * MAX_FETCH, pending_bytes_limit=256 << 20
-        )
+        async for messages in durable.rounds(on_stream):
+            self.pending[durable.stream] = durable.pending
+            await self._handle(durable.stream, messages)
 
     async def _handle(self, stream: str, messages: list[Msg]) -> None:
         incoming = []
@@ -145,7 +112,6 @@ class Ledger:
                     stored_ns,
                 )
             )
-            self.pending[stream] = metadata.num_pending or 0
         loop = asyncio.get_running_loop()
         try:
             verdicts, booked = await loop.run_in_executor(self._worker, self._booking.book, incoming)

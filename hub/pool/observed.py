@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +11,13 @@ from hub.observation import BatchName, Observation
 from hub.observe.application import ApplicationData, read_applications
 from hub.observe.decode import UNKEYED, observe
 from hub.observe.observations import U16, U32, U64, Observations
+from hub.registry.pooling import Pooling
 from wire.batch import Header, OpenBatch, decode_columns
 from wire.body import Columns
 
+__all__ = ["AgentNames", "ClockOffset", "I64", "ObservedBatch", "Pooling"]
+
 I64 = NDArray[np.int64]
-
-
-class Pooling(StrEnum):
-    """How much of a session goes into the pool; a session's own setting."""
-
-    OFF = "off"
-    """Nothing; the archive has it all the same, and it can be analysed later."""
-    CONVERSATIONS = "conversations"
-    """Read for the correlation; only conversations and clock offsets are stored."""
-    HEADERS = "headers"
-    """Conversations and every packet's fields (the default)."""
-    PAYLOAD = "payload"
-    """Those and every packet's payload, as far as it was captured."""
 
 
 @dataclass(frozen=True, slots=True)

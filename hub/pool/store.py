@@ -35,7 +35,7 @@ class StoreRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """What became of batches that were put."""
+    """What became of one batch that was put."""
 
     stored: int
     """Observations that are new."""
@@ -205,10 +205,11 @@ class Store(Protocol):
     async def run(self) -> None:
         """Work until cancelled: connect, keep house. The other methods wait for it or raise StoreAway."""
 
-    async def put(self, batches: Sequence[ObservedBatch]) -> Put:
-        """Keep the observations; returns when they are durable. The same batch twice is kept once.
+    async def put(self, batches: Sequence[ObservedBatch]) -> Sequence[Put]:
+        """Keep the observations; returns when they are durable, with what became of each batch, in their order.
 
-        Batches of the levels OFF and CONVERSATIONS aren't kept and count nothing.
+        The same batch twice is kept once. Batches that a StoreAway leaves half kept may be put again as a whole.
+        Of the levels OFF and CONVERSATIONS nothing is kept, and nothing counts.
         """
 
     async def packets(

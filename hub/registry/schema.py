@@ -150,7 +150,23 @@ _FLEET = (
         at_ns INTEGER NOT NULL, PRIMARY KEY(chain, sequence)) STRICT, WITHOUT ROWID""",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _FLEET)
+_POOL = (
+    # A word of hub.registry.pooling; without one the hub's setting counts.
+    "ALTER TABLE sessions ADD COLUMN pooling TEXT",
+    """CREATE TRIGGER sessions_pooling AFTER UPDATE OF pooling ON sessions
+        BEGIN UPDATE configuration SET version = version + 1; END""",
+    # Per (agent, boot, session, lane): which batches the pool is done with, and what became of their packets.
+    # `runs`: pairs of little-endian u64, first and behind the last (hub/pool/books.py).
+    """CREATE TABLE pool_chains(
+        id INTEGER PRIMARY KEY, agent TEXT NOT NULL, boot BLOB NOT NULL, session TEXT NOT NULL,
+        lane TEXT NOT NULL, runs BLOB NOT NULL, pooled INTEGER NOT NULL DEFAULT 0,
+        left_out INTEGER NOT NULL DEFAULT 0, refused INTEGER NOT NULL DEFAULT 0,
+        reason TEXT NOT NULL DEFAULT '', changed_ns INTEGER NOT NULL,
+        UNIQUE(agent, boot, session, lane)) STRICT""",
+    "CREATE INDEX pool_chains_session ON pool_chains(session)",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _FLEET, _POOL)
 """STEPS[n] brings a file of version n to n + 1. Never edit a released step; append."""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import cbor2
 
 from hub.registry.errors import ConflictError, UnknownError
+from hub.registry.pooling import Pooling
 from wire.session import SessionSpec
 from wire.strict_cbor import loads_map
 
@@ -41,6 +42,8 @@ class SessionRecord:
     reported_ns: int | None
     name: str = ""
     """What people call it; any text, not unique."""
+    pooling: Pooling | None = None
+    """How much of it is pooled; None: as the hub's setting says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,13 @@ class Sessions:
                 raise UnknownError(f"there is no session {session!r}")
             _keep_filter(db, spec)
 
+    def set_pooling(self, session: str, pooling: Pooling | None) -> None:
+        """Say how much of a session is pooled from now on; UnknownError without one."""
+        with self._db.transaction() as db:
+            changed = db.execute("UPDATE sessions SET pooling = ? WHERE id = ?", (pooling, session))
+            if changed.rowcount == 0:
+                raise UnknownError(f"there is no session {session!r}")
+
     def filters(self, session: str) -> dict[int, str]:
         """Each filter the session has had, by revision."""
         rows = self._db.connection.execute(
@@ -239,4 +249,6 @@ def _session(row: sqlite3.Row) -> SessionRecord:
     fields = dict(row)
     if fields["spec"] is not None:
         fields["spec"] = SessionSpec.from_map(loads_map(fields["spec"], max_bytes=MAX_SPEC_BYTES))
+    if fields["pooling"] is not None:
+        fields["pooling"] = Pooling(fields["pooling"])
     return SessionRecord(**fields)
