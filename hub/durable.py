@@ -35,7 +35,9 @@ from 1 again."""
 class Durable:
     """One durable of one stream."""
 
-    def __init__(self, bus: Bus, stream: str, name: str, *, most_messages: int, most_unacknowledged: int) -> None:
+    def __init__(
+        self, bus: Bus, stream: str, name: str, *, most_messages: int, most_unacknowledged: int
+    ) -> None:
         """most_messages: of a round."""
         self._bus = bus
         self.stream = stream

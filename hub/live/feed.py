@@ -14,9 +14,9 @@ from nats.aio.msg import Msg
 
 from hub.bus import Bus, BusAway
 from hub.ledger.session_books import session_books
-from hub.observation import BatchName
 from hub.live.recent import RecentBatches
 from hub.live.viewer import MAX_ROWS, SessionTotals, Update, Viewer, WatchedSession, open_live
+from hub.observation import BatchName
 from hub.registry import Registry
 from wire.batch import Kind
 from wire.control import Domain, seal

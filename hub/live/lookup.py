@@ -12,8 +12,8 @@ import numpy as np
 
 from hub.archive.reading import ArchiveError, first_at, read_subject
 from hub.bus import Bus
-from hub.observation import BatchName, Observation
 from hub.live.recent import RecentBatches
+from hub.observation import BatchName, Observation
 from hub.registry import Registry, UnknownError
 from wire.batch import Header, Kind, OpenBatch, decode_columns, open_batch
 from wire.errors import WireError

@@ -17,7 +17,7 @@ from hub.observation import BatchName
 from hub.registry import Registry
 
 MAX_RUNS = 20_000
-"""Of one chain; what tears it further is refused. A flow record a second tears it into 86,400 a day: those count too."""
+"""Of one chain; what tears it further is refused."""
 MAX_CHAINS = 5_000
 """Held in memory."""
 
@@ -146,7 +146,14 @@ class PoolBooks:
         now_ns = time.time_ns()
         with self._registry.transaction() as db:
             for key, chain in changed.items():
-                values = (chain.runs.packed(), chain.pooled, chain.left_out, chain.refused, chain.reason, now_ns)
+                values = (
+                    chain.runs.packed(),
+                    chain.pooled,
+                    chain.left_out,
+                    chain.refused,
+                    chain.reason,
+                    now_ns,
+                )
                 if chain.id is None:
                     chain.id = db.execute(
                         """INSERT INTO pool_chains(runs, pooled, left_out, refused, reason, changed_ns,

@@ -1,7 +1,7 @@
 """The one table of what can be asked of the pool. Stores, query language, completion and docs are made from it.
 
-Names are ECS 8 (Elastic Common Schema) where it has one; the others begin with `wirepool.`, or stand beside ECS where it
-names the header and lacks the field (`ip.ttl`, `tcp.flags`, `icmp.type`). Addresses and ports describe the innermost
+Names are ECS 8 (Elastic Common Schema) where it has one; the others begin with `wirepool.`, or stand beside ECS where
+it names the header and lacks the field (`ip.ttl`, `tcp.flags`, `icmp.type`). Addresses and ports describe the innermost
 header that was read (hub.observe), `tunnel.*` the outermost.
 """
 
@@ -83,7 +83,13 @@ _ADDRESSED = Layers.IP | Layers.ARP
 
 PACKET_FIELDS: tuple[PacketField, ...] = (
     # When, by whom
-    PacketField("@timestamp", Type.TIME, "When, by the pool's clock as far as it was known when pooled.", v.time, aliases=("time",)),
+    PacketField(
+        "@timestamp",
+        Type.TIME,
+        "When, by the pool's clock as far as it was known when pooled.",
+        v.time,
+        aliases=("time",),
+    ),
     PacketField("timestamp_ns", Type.TIME, "When, by the agent's clock.", v.raw_time, aliases=("raw_time",)),
     PacketField(
         "clock.offset_ns",
@@ -96,11 +102,14 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         I,
         "How far the true offset may lie from it.",
         v.number(
-            lambda b: b.clock
-            and max(b.clock.high_ns - b.clock.estimate_ns, b.clock.estimate_ns - b.clock.low_ns)
+            lambda b: (
+                b.clock and max(b.clock.high_ns - b.clock.estimate_ns, b.clock.estimate_ns - b.clock.low_ns)
+            )
         ),
     ),
-    PacketField("agent_id", K, "Which agent.", v.constant(lambda b: b.header.agent), aliases=("agent",), text=True),
+    PacketField(
+        "agent_id", K, "Which agent.", v.constant(lambda b: b.header.agent), aliases=("agent",), text=True
+    ),
     PacketField(
         "agent_hostname",
         K,
@@ -126,14 +135,41 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         aliases=("direction", "dir"),
     ),
     # Which observation
-    PacketField("wirepool.session", K, "Capture session.", v.constant(lambda b: b.header.session), aliases=("session",)),
-    PacketField("wirepool.boot", K, "The agent's boot, 32 hexadecimal digits.", v.constant(lambda b: b.header.boot.hex())),
-    PacketField("wirepool.lane", K, "bulk or prio.", v.constant(lambda b: b.header.lane.value), aliases=("lane",)),
-    PacketField("event.sequence", I, "Number of the batch in its lane.", v.number(lambda b: b.header.sequence), aliases=("sequence",)),
+    PacketField(
+        "wirepool.session",
+        K,
+        "Capture session.",
+        v.constant(lambda b: b.header.session),
+        aliases=("session",),
+    ),
+    PacketField(
+        "wirepool.boot",
+        K,
+        "The agent's boot, 32 hexadecimal digits.",
+        v.constant(lambda b: b.header.boot.hex()),
+    ),
+    PacketField(
+        "wirepool.lane", K, "bulk or prio.", v.constant(lambda b: b.header.lane.value), aliases=("lane",)
+    ),
+    PacketField(
+        "event.sequence",
+        I,
+        "Number of the batch in its lane.",
+        v.number(lambda b: b.header.sequence),
+        aliases=("sequence",),
+    ),
     PacketField("wirepool.index", I, "The packet's place in its batch, from 0.", v.index, aliases=("index",)),
     # How long, in which state
-    PacketField("network.bytes", I, "Length on the wire.", v.own("original_bytes"), aliases=("bytes", "length", "len")),
-    PacketField("wirepool.captured_bytes", I, "How much of it was captured.", v.own("captured_bytes"), aliases=("captured",)),
+    PacketField(
+        "network.bytes", I, "Length on the wire.", v.own("original_bytes"), aliases=("bytes", "length", "len")
+    ),
+    PacketField(
+        "wirepool.captured_bytes",
+        I,
+        "How much of it was captured.",
+        v.own("captured_bytes"),
+        aliases=("captured",),
+    ),
     PacketField(
         "wirepool.payload_bytes",
         I,
@@ -141,7 +177,13 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         v.column("payload_bytes"),
         aliases=("payload_bytes",),
     ),
-    PacketField("wirepool.truncated", B, "Shorter than on the wire (snaplen).", v.flag(TRUNCATED), aliases=("truncated",)),
+    PacketField(
+        "wirepool.truncated",
+        B,
+        "Shorter than on the wire (snaplen).",
+        v.flag(TRUNCATED),
+        aliases=("truncated",),
+    ),
     PacketField("wirepool.priority", B, "Taken by a priority rule.", v.flag(PRIORITY), aliases=("priority",)),
     PacketField(
         "wirepool.checksum_not_ready",
@@ -149,25 +191,54 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         "Sent by this host before its card filled the checksum in.",
         v.flag(CHECKSUM_NOT_READY),
     ),
-    PacketField("wirepool.swap_interval", B, "Captured while the filter was exchanged.", v.flag(SWAP_INTERVAL)),
-    PacketField("wirepool.problem", K, "What kept it from being read further.", v.problem, aliases=("problem",), text=True),
+    PacketField(
+        "wirepool.swap_interval", B, "Captured while the filter was exchanged.", v.flag(SWAP_INTERVAL)
+    ),
+    PacketField(
+        "wirepool.problem",
+        K,
+        "What kept it from being read further.",
+        v.problem,
+        aliases=("problem",),
+        text=True,
+    ),
     # Link
     PacketField("source.mac", Type.MAC, "Sender on this link.", v.column("source_mac", Layers.ETHERNET)),
-    PacketField("destination.mac", Type.MAC, "Receiver on this link.", v.column("destination_mac", Layers.ETHERNET)),
-    PacketField("network.vlan.id", I, "First VLAN tag.", v.where("vlan_outer", "vlan_tags"), aliases=("vlan",)),
+    PacketField(
+        "destination.mac", Type.MAC, "Receiver on this link.", v.column("destination_mac", Layers.ETHERNET)
+    ),
+    PacketField(
+        "network.vlan.id", I, "First VLAN tag.", v.where("vlan_outer", "vlan_tags"), aliases=("vlan",)
+    ),
     PacketField(
         "network.inner.vlan.id",
         I,
         "Last VLAN tag of two or more.",
         lambda b: v.Values(b.seen.vlan_inner, b.seen.vlan_tags > 1),
     ),
-    PacketField("wirepool.ethertype", I, "Behind all tags.", v.where("ethertype", "ethertype"), aliases=("ethertype",)),
+    PacketField(
+        "wirepool.ethertype", I, "Behind all tags.", v.where("ethertype", "ethertype"), aliases=("ethertype",)
+    ),
     PacketField("arp.operation", I, "1 request, 2 reply.", v.column("arp_operation", Layers.ARP)),
     # Network
     PacketField("network.type", K, "ipv4, ipv6 or arp.", v.network, text=True),
-    PacketField("source.ip", Type.IP, "Sender.", v.column("source_address", _ADDRESSED), aliases=("src", "src_ip")),
-    PacketField("destination.ip", Type.IP, "Receiver.", v.column("destination_address", _ADDRESSED), aliases=("dst", "dst_ip")),
-    PacketField("network.iana_number", I, "IP protocol number.", v.column("protocol", Layers.IP), aliases=("protocol_number",)),
+    PacketField(
+        "source.ip", Type.IP, "Sender.", v.column("source_address", _ADDRESSED), aliases=("src", "src_ip")
+    ),
+    PacketField(
+        "destination.ip",
+        Type.IP,
+        "Receiver.",
+        v.column("destination_address", _ADDRESSED),
+        aliases=("dst", "dst_ip"),
+    ),
+    PacketField(
+        "network.iana_number",
+        I,
+        "IP protocol number.",
+        v.column("protocol", Layers.IP),
+        aliases=("protocol_number",),
+    ),
     PacketField(
         "network.transport",
         K,
@@ -177,7 +248,9 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         text=True,
     ),
     PacketField("ip.ttl", I, "Time to live, hop limit.", v.column("ttl", Layers.IP), aliases=("ttl",)),
-    PacketField("ip.dscp", I, "Differentiated services code point.", v.column("dscp", Layers.IP), aliases=("dscp",)),
+    PacketField(
+        "ip.dscp", I, "Differentiated services code point.", v.column("dscp", Layers.IP), aliases=("dscp",)
+    ),
     PacketField("ip.ecn", I, "Congestion notification.", v.column("ecn", Layers.IP)),
     PacketField("ip.id", I, "Identification.", v.column("ip_id", Layers.IP)),
     PacketField("ip.total_bytes", I, "The IP packet with its header.", v.column("ip_total_bytes", Layers.IP)),
@@ -187,11 +260,23 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         "Where in its datagram this fragment belongs.",
         v.column("fragment_offset_bytes", Layers.FRAGMENT),
     ),
-    PacketField("ip.more_fragments", B, "Not the last fragment.", v.column("more_fragments", Layers.FRAGMENT)),
-    # Transport
-    PacketField("source.port", I, "Sender's port.", v.column("source_port", Layers.PORTS), aliases=("src_port", "sport")),
     PacketField(
-        "destination.port", I, "Receiver's port.", v.column("destination_port", Layers.PORTS), aliases=("dst_port", "dport")
+        "ip.more_fragments", B, "Not the last fragment.", v.column("more_fragments", Layers.FRAGMENT)
+    ),
+    # Transport
+    PacketField(
+        "source.port",
+        I,
+        "Sender's port.",
+        v.column("source_port", Layers.PORTS),
+        aliases=("src_port", "sport"),
+    ),
+    PacketField(
+        "destination.port",
+        I,
+        "Receiver's port.",
+        v.column("destination_port", Layers.PORTS),
+        aliases=("dst_port", "dport"),
     ),
     PacketField(
         "network.community_id",
@@ -207,9 +292,14 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
     _bit("tcp.rst", 4),
     _bit("tcp.psh", 8),
     _bit("tcp.ack", 16),
-    PacketField("tcp.sequence", I, "Sequence number, as it stands there.", v.column("tcp_sequence", Layers.TCP)),
     PacketField(
-        "tcp.acknowledgement", I, "Acknowledgement, as it stands there.", v.column("tcp_acknowledgement", Layers.TCP)
+        "tcp.sequence", I, "Sequence number, as it stands there.", v.column("tcp_sequence", Layers.TCP)
+    ),
+    PacketField(
+        "tcp.acknowledgement",
+        I,
+        "Acknowledgement, as it stands there.",
+        v.column("tcp_acknowledgement", Layers.TCP),
     ),
     PacketField("tcp.window", I, "Window, unscaled.", v.column("tcp_window", Layers.TCP)),
     PacketField("icmp.type", I, "Of ICMP or ICMPv6.", v.column("icmp_type", Layers.ICMP)),
@@ -230,11 +320,20 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         aliases=("nat_hash",),
     ),
     # Tunnel
-    PacketField("tunnel.type", K, "gre, vxlan, geneve, ip_in_ip, erspan.", v.tunnel, aliases=("tunnel",), text=True),
-    PacketField("tunnel.id", I, "VNI, key or session.", v.where("tunnel_id", "tunnel_kind"), aliases=("vni",)),
-    PacketField("tunnel.source.ip", Type.IP, "Sender outside.", v.where("outer_source_address", "outer_version")),
     PacketField(
-        "tunnel.destination.ip", Type.IP, "Receiver outside.", v.where("outer_destination_address", "outer_version")
+        "tunnel.type", K, "gre, vxlan, geneve, ip_in_ip, erspan.", v.tunnel, aliases=("tunnel",), text=True
+    ),
+    PacketField(
+        "tunnel.id", I, "VNI, key or session.", v.where("tunnel_id", "tunnel_kind"), aliases=("vni",)
+    ),
+    PacketField(
+        "tunnel.source.ip", Type.IP, "Sender outside.", v.where("outer_source_address", "outer_version")
+    ),
+    PacketField(
+        "tunnel.destination.ip",
+        Type.IP,
+        "Receiver outside.",
+        v.where("outer_destination_address", "outer_version"),
     ),
     # Application
     PacketField(
@@ -251,7 +350,12 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         "Number of the type asked for: 1 A, 28 AAAA, 15 MX, …",
         v.counted(lambda b: ((m.packet, m.type) for m in b.applications.dns if m.type)),
     ),
-    PacketField("dns.id", I, "Transaction.", v.counted(lambda b: ((m.packet, m.transaction_id) for m in b.applications.dns))),
+    PacketField(
+        "dns.id",
+        I,
+        "Transaction.",
+        v.counted(lambda b: ((m.packet, m.transaction_id) for m in b.applications.dns)),
+    ),
     PacketField(
         "dns.type",
         K,
@@ -301,18 +405,24 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         aliases=("url",),
         text=True,
     ),
-    PacketField("wirepool.payload", Type.BYTES, "Payload as captured; only of sessions that pool it.", v.payload),
+    PacketField(
+        "wirepool.payload", Type.BYTES, "Payload as captured; only of sessions that pool it.", v.payload
+    ),
 )
 
 CONVERSATION_FIELDS: tuple[ConversationField, ...] = (
-    ConversationField("@timestamp", Type.TIME, "When it began, by the pool's clock.", "first_ns", aliases=("time",)),
+    ConversationField(
+        "@timestamp", Type.TIME, "When it began, by the pool's clock.", "first_ns", aliases=("time",)
+    ),
     ConversationField("event.end", Type.TIME, "When it was last seen.", "last_ns"),
     ConversationField("agent_id", K, "An agent that saw it.", "agents", aliases=("agent",), text=True),
     ConversationField("wirepool.session", K, "A capture session it is in.", "sessions", aliases=("session",)),
     ConversationField("source.ip", Type.IP, "Who began.", "source", aliases=("src", "src_ip")),
     ConversationField("destination.ip", Type.IP, "With whom.", "destination", aliases=("dst", "dst_ip")),
     ConversationField("source.port", I, "Of who began.", "source_port", aliases=("src_port", "sport")),
-    ConversationField("destination.port", I, "Of the other.", "destination_port", aliases=("dst_port", "dport")),
+    ConversationField(
+        "destination.port", I, "Of the other.", "destination_port", aliases=("dst_port", "dport")
+    ),
     ConversationField(
         "network.iana_number", I, "IP protocol number.", "protocol", aliases=("protocol_number",)
     ),
@@ -351,9 +461,7 @@ EITHER: dict[str, tuple[str, str]] = {
 """Names in queries that mean either of two fields."""
 
 BY_NAME: dict[str, PacketField] = {one.name: one for one in PACKET_FIELDS}
-BY_ANY_NAME: dict[str, PacketField] = BY_NAME | {
-    alias: one for one in PACKET_FIELDS for alias in one.aliases
-}
+BY_ANY_NAME: dict[str, PacketField] = BY_NAME | {alias: one for one in PACKET_FIELDS for alias in one.aliases}
 CONVERSATION_BY_ANY_NAME: dict[str, ConversationField] = {
     name: one for one in CONVERSATION_FIELDS for name in (one.name, *one.aliases)
 }

@@ -15,7 +15,7 @@ from hub.registry.pooling import Pooling
 from wire.batch import Header, OpenBatch, decode_columns
 from wire.body import Columns
 
-__all__ = ["AgentNames", "ClockOffset", "I64", "ObservedBatch", "Pooling"]
+__all__ = ["I64", "AgentNames", "ClockOffset", "ObservedBatch", "Pooling"]
 
 I64 = NDArray[np.int64]
 

@@ -31,8 +31,9 @@ class Values:
 
 Reader = Callable[[ObservedBatch], Values]
 
-_DIRECTIONS = ("unknown", "ingress", "egress", "unknown ")
-_NETWORKS = ("ipv4", "ipv6", "arp")
+DIRECTIONS = ("unknown", "ingress", "egress")
+"""As wirepool's flags number them; 3 isn't used, and unknown."""
+NETWORKS = ("ipv4", "ipv6", "arp")
 TRANSPORTS = {1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 51: "ah"}
 TRANSPORTS |= {58: "ipv6-icmp", 89: "ospf", 103: "pim", 112: "vrrp", 132: "sctp", 136: "udplite"}
 """IP protocol number → ECS' name of it."""
@@ -40,9 +41,11 @@ _TRANSPORT_WORDS = tuple(TRANSPORTS.values())
 _TRANSPORT_INDEX = np.full(256, 255, np.uint8)
 for _position, _number in enumerate(TRANSPORTS):
     _TRANSPORT_INDEX[_number] = _position
-_PROBLEMS = {problem: problem.name.lower() for problem in Problem if problem}
+PROBLEMS = {int(problem): problem.name.lower() for problem in Problem if problem}
+"""hub.observe's number → its name."""
+TUNNELS = tuple(kind.name.lower() for kind in Tunnel)
 _PROBLEM_INDEX = np.zeros(256, np.uint8)
-for _position, _problem in enumerate(_PROBLEMS):
+for _position, _problem in enumerate(PROBLEMS):
     _PROBLEM_INDEX[_problem] = _position
 
 
@@ -83,8 +86,8 @@ def number(value: Callable[[ObservedBatch], int | None]) -> Reader:
     return read
 
 
-def column(name: str, layers: Layers = Layers(0)) -> Reader:
-    """A column of the observations, where one of these headers was read; 0: of all packets."""
+def column(name: str, layers: Layers | None = None) -> Reader:
+    """A column of the observations, where one of these headers was read; None: of all packets."""
 
     def read(batch: ObservedBatch) -> Values:
         return Values(getattr(batch.seen, name), _with(batch, layers) if layers else None)
@@ -133,14 +136,14 @@ def flag(bit: int) -> Reader:
 
 def direction(batch: ObservedBatch) -> Values:
     """Seen from the agent's host."""
-    return Values((batch.flags & np.uint16(DIRECTION_MASK)).astype(np.uint8), None, _DIRECTIONS)
+    return Values(((batch.flags & np.uint16(DIRECTION_MASK)) % 3).astype(np.uint8), None, DIRECTIONS)
 
 
 def network(batch: ObservedBatch) -> Values:
     """ipv4, ipv6 or arp."""
     arp = _with(batch, Layers.ARP)
     found = np.where(arp, 2, np.where(batch.seen.ip_version == 6, 1, 0)).astype(np.uint8)
-    return Values(found, arp | _with(batch, Layers.IP), _NETWORKS)
+    return Values(found, arp | _with(batch, Layers.IP), NETWORKS)
 
 
 def transport(batch: ObservedBatch) -> Values:
@@ -152,13 +155,12 @@ def transport(batch: ObservedBatch) -> Values:
 
 def problem(batch: ObservedBatch) -> Values:
     """What kept the packet from being read further."""
-    return Values(_PROBLEM_INDEX[batch.seen.problem], batch.seen.problem != 0, tuple(_PROBLEMS.values()))
+    return Values(_PROBLEM_INDEX[batch.seen.problem], batch.seen.problem != 0, tuple(PROBLEMS.values()))
 
 
 def tunnel(batch: ObservedBatch) -> Values:
     """What the packet came in."""
-    words = tuple(kind.name.lower() for kind in Tunnel)
-    return Values(batch.seen.tunnel_kind, batch.seen.tunnel_kind != 0, words)
+    return Values(batch.seen.tunnel_kind, batch.seen.tunnel_kind != 0, TUNNELS)
 
 
 def payload(batch: ObservedBatch) -> Values:
