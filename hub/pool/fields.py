@@ -95,17 +95,13 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
         "clock.offset_ns",
         I,
         "What was taken off the agent's time; none: its offset wasn't known.",
-        v.number(lambda b: b.clock and b.clock.estimate_ns),
+        v.number(lambda b: b.clock.estimate_ns if b.clock else None),
     ),
     PacketField(
         "clock.uncertainty_ns",
         I,
         "How far the true offset may lie from it.",
-        v.number(
-            lambda b: (
-                b.clock and max(b.clock.high_ns - b.clock.estimate_ns, b.clock.estimate_ns - b.clock.low_ns)
-            )
-        ),
+        v.number(lambda b: b.clock.uncertainty_ns if b.clock else None),
     ),
     PacketField(
         "agent_id", K, "Which agent.", v.constant(lambda b: b.header.agent), aliases=("agent",), text=True

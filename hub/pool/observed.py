@@ -41,6 +41,11 @@ class ClockOffset:
     low_ns: int
     high_ns: int
 
+    @property
+    def uncertainty_ns(self) -> int:
+        """How far the truth may lie from the estimate."""
+        return max(self.high_ns - self.estimate_ns, self.estimate_ns - self.low_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class ObservedBatch:

@@ -84,7 +84,8 @@ class Cidr:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """A KEYWORD that fits a pattern as a whole, whatever its case: `*` any characters, `?` one."""
+    """A KEYWORD that fits a pattern as a whole, whatever its case: `*` any characters, `?` one; a backslash takes what
+    follows it literally."""
 
     field: str
     pattern: str

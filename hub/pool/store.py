@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hub.pool.query import Query
 
 Value = str | int | bool | bytes
+Octets = bytes
 """Of a field: str for KEYWORD, IP, MAC and HASH, int for INTEGER and TIME."""
 
 MAX_PAGE = 10_000
@@ -117,7 +118,7 @@ class ConversationRow:
     lost_packets: int | None = None
     """Seen at one vantage point and not at a later one; None: unknown."""
     retransmissions: int | None = None
-    details: bytes = b""
+    details: Octets = b""
     """JSON, the correlation's own: vantage points, delays, where segments vanished. At most 256 KB."""
 
     @property

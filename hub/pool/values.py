@@ -111,7 +111,8 @@ def own(name: str) -> Reader:
 
 
 def _with(batch: ObservedBatch, layers: Layers) -> Bools:
-    return (batch.seen.layers & np.uint16(layers)) != 0
+    found: Bools = (batch.seen.layers & np.uint16(layers)) != 0
+    return found
 
 
 def index(batch: ObservedBatch) -> Values:

@@ -54,7 +54,7 @@ SEEN = (
     "problem",
 )
 """Columns of hub.observe, as they are."""
-OWN: Mapping[str, str] = {"original_bytes": "UINTEGER", "captured_bytes": "UINTEGER", "flags": "USMALLINT"}
+OWN = {"original_bytes": "UINTEGER", "captured_bytes": "UINTEGER", "flags": "USMALLINT"}
 """Columns of the batch itself."""
 ADDRESSES = ("source_address", "destination_address", "outer_source_address", "outer_destination_address")
 MACS = ("source_mac", "destination_mac")
@@ -85,7 +85,7 @@ _PLACE = {"batch": "UINTEGER", "idx": "UINTEGER", "time_ns": "BIGINT"}
 
 
 def _types() -> dict[str, str]:
-    found = _PLACE | {"source": "UINTEGER", "offset_ns": "BIGINT"} | OWN
+    found: dict[str, str] = _PLACE | {"source": "UINTEGER", "offset_ns": "BIGINT"} | OWN
     found |= {name: _SQL_TYPES[DTYPES[name].str] for name in SEEN}
     found |= {f"{name}_{half}": "UBIGINT" for name in ADDRESSES for half in ("high", "low")}
     return found | dict.fromkeys(MACS, "UBIGINT")
@@ -139,6 +139,7 @@ def spoken(batches: Sequence[ObservedBatch], ids: Sequence[int]) -> dict[str, Ar
         said = {name: BY_NAME[field].read(batch) for name, field in SPOKEN.items()}
         some = np.zeros(len(batch), np.bool_)
         for values in said.values():
+            assert values.present is not None
             some |= values.present
         packets = np.flatnonzero(some)
         part = _places(batch, id_, packets)
@@ -162,6 +163,7 @@ def payloads(batches: Sequence[ObservedBatch], ids: Sequence[int]) -> dict[str, 
         if batch.level is not Pooling.PAYLOAD:
             continue
         values = BY_NAME["wirepool.payload"].read(batch)
+        assert values.present is not None
         packets = np.flatnonzero(values.present)
         data = memoryview(batch.columns.data)
         found = np.empty(len(packets), object)
@@ -182,7 +184,9 @@ def _joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     if not parts:
         return {}
     return {
-        name: np.ma.concatenate([part[name] for part in parts])
+        name: np.ma.concatenate(  # type: ignore[no-untyped-call]
+            [part[name] for part in parts]
+        )
         if isinstance(parts[0][name], np.ma.MaskedArray)
         else np.concatenate([part[name] for part in parts])
         for name in parts[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,15 @@ _OFFSET_COLUMNS = [
 class Derived:
     """The file. sqlite3.Error when it can't be read or written."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make it (mode 0600). StoreRefused when a newer program wrote it."""
+    def __init__(self, path: Path, functions: Mapping[str, Callable[..., Any]] | None = None) -> None:
+        """Open or make it (mode 0600). StoreRefused when a newer program wrote it.
+
+        functions: of two arguments, that conditions use.
+        """
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for name, function in (functions or {}).items():
+            self._db.create_function(name, 2, function, deterministic=True)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -123,7 +128,7 @@ class Derived:
         found = self._db.execute(
             f"""SELECT {", ".join(_COLUMNS)} FROM conversations
                 WHERE first_ns < ? AND last_ns >= ? AND ({condition}) {before}
-                ORDER BY first_ns DESC, id DESC LIMIT ?""",  # noqa: S608
+                ORDER BY first_ns DESC, id DESC LIMIT ?""",
             [until_ns, since_ns, *values, *cursor, limit + 1],
         ).fetchall()
         rows = [_unpacked(row) for row in found[:limit]]
@@ -133,7 +138,7 @@ class Derived:
     def conversation(self, id_: str) -> ConversationRow | None:
         """By its id."""
         row = self._db.execute(
-            f"SELECT {', '.join(_COLUMNS)} FROM conversations WHERE id = ?",  # noqa: S608
+            f"SELECT {', '.join(_COLUMNS)} FROM conversations WHERE id = ?",
             (id_,),
         ).fetchone()
         return _unpacked(row) if row else None
@@ -154,7 +159,7 @@ class Derived:
         some = "" if agents is None else f"AND agent IN ({', '.join('?' * len(agents))})"
         rows = self._db.execute(
             f"""SELECT {", ".join(_OFFSET_COLUMNS)} FROM offsets WHERE at_ns >= ? AND at_ns < ? {some}
-                ORDER BY at_ns, agent LIMIT ?""",  # noqa: S608
+                ORDER BY at_ns, agent LIMIT ?""",
             [since_ns, until_ns, *(agents or ()), limit],
         )
         return [OffsetRow(*row) for row in rows]
