@@ -220,7 +220,7 @@ def flow_of(community_id: str) -> int | None:
         octets = base64.b64decode(digest, validate=True) if version == "1" else b""
     except (ValueError, binascii.Error):
         return None
-    return int.from_bytes(octets[:8], "little") if len(octets) == 20 else None
+    return int.from_bytes(octets[:8], "big") if len(octets) == 20 else None
 
 
 def like_of(pattern: str) -> str:

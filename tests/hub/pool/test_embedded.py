@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from hub.pool.embedded.store import EmbeddedStore
-from hub.pool.fields import PACKET_FIELDS, Type
-from hub.pool.observed import ClockOffset, ObservedBatch, Pooling
-from hub.pool.store import Value
+from hub.pool.observed import ClockOffset, Pooling
 from tests.hub.observe.made import CASES
 from tests.hub.parts import running
 from tests.hub.pool.made import START_NS, Made
+from tests.hub.pool.reference import told
 
 WHOLE = {"since_ns": 0, "until_ns": 2**63 - 1}
 
@@ -26,33 +24,6 @@ async def opened(directory: Path) -> AsyncIterator[EmbeddedStore]:
         async with asyncio.timeout(10):
             await store.opened.wait()
         yield store
-
-
-def told(batch: ObservedBatch, index: int) -> dict[str, Value]:
-    """What fields.py says that a packet holds."""
-    found: dict[str, Value] = {}
-    for one in PACKET_FIELDS:
-        values = one.read(batch)
-        if values.present is not None and not values.present[index]:
-            continue
-        value = values.array[index]
-        if one.type is Type.IP:
-            address = ipaddress.IPv6Address(value.tobytes())
-            found[one.name] = str(address.ipv4_mapped or address)
-        elif one.type is Type.MAC:
-            found[one.name] = value.tobytes().hex(":")
-        elif one.type is Type.HASH:
-            found[one.name] = f"{int(value):016x}"
-        elif one.type is Type.BOOLEAN:
-            found[one.name] = bool(value)
-        elif one.type is Type.BYTES:
-            if batch.level is Pooling.PAYLOAD:
-                found[one.name] = bytes(batch.columns.data[int(value[0]) : int(value[1])])
-        elif one.type is Type.KEYWORD:
-            found[one.name] = values.words[value] if values.words else value.decode()
-        else:
-            found[one.name] = int(value)
-    return found
 
 
 async def test_what_comes_back_is_what_the_fields_say(tmp_path: Path) -> None:
