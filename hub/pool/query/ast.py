@@ -21,10 +21,11 @@ Operator = Literal["=", "<", "<=", ">", ">="]
 class QueryError(Exception):
     """A query that can't be understood or asked; the text says why, for people."""
 
-    def __init__(self, text: str, position: int = 0) -> None:
-        """position: of the first character that is wrong."""
+    def __init__(self, text: str, position: int = 0, end: int | None = None) -> None:
+        """position: of the first character that is wrong; end: behind the last one (None: unknown)."""
         super().__init__(text)
         self.position = position
+        self.end = position if end is None else max(position, end)
 
 
 @dataclass(frozen=True, slots=True)
