@@ -1,18 +1,12 @@
-"""Queries answered by looking at every packet: what any store must answer, too."""
+"""A packet as the table of fields has it: what any store must give back."""
 
 from __future__ import annotations
 
-import fnmatch
 import ipaddress
-import operator
-from collections.abc import Mapping
 
-from hub.pool.fields import BY_NAME, PACKET_FIELDS, Type
+from hub.pool.fields import PACKET_FIELDS, Type
 from hub.pool.observed import ObservedBatch, Pooling
-from hub.pool.query import And, Cidr, Compare, Exists, In, Matches, Not, Or, Query, Range, Text
 from hub.pool.store import Value
-
-_OPERATORS = {"=": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 def told(batch: ObservedBatch, index: int) -> dict[str, Value]:
@@ -41,50 +35,3 @@ def told(batch: ObservedBatch, index: int) -> dict[str, Value]:
             case _:
                 found[one.name] = int(value)
     return found
-
-
-def fits(query: Query, packet: Mapping[str, Value]) -> bool:
-    """Whether a packet fits."""
-    match query:
-        case And(parts):
-            return all(fits(part, packet) for part in parts)
-        case Or(parts):
-            return any(fits(part, packet) for part in parts)
-        case Not(part):
-            return not fits(part, packet)
-        case Compare(name, word, value):
-            return name in packet and _OPERATORS[word](
-                _comparable(name, packet[name]), _comparable(name, value)
-            )
-        case In(name, values):
-            return any(fits(Compare(name, "=", value), packet) for value in values)
-        case Range(name, low, high):
-            return (
-                name in packet
-                and (low is None or fits(Compare(name, ">=", low), packet))
-                and (high is None or fits(Compare(name, "<=", high), packet))
-            )
-        case Cidr(name, network):
-            address = ipaddress.ip_address(str(packet[name])) if name in packet else None
-            return address is not None and address.version == network.version and address in network
-        case Matches(name, pattern):
-            return name in packet and fnmatch.fnmatchcase(str(packet[name]).lower(), pattern.lower())
-        case Exists(name):
-            return name in packet
-        case Text(word):
-            return any(
-                one.text and one.name in packet and word.lower() in str(packet[one.name]).lower()
-                for one in PACKET_FIELDS
-            )
-
-
-def _comparable(name: str, value: object) -> object:
-    match BY_NAME[name].type:
-        case Type.IP:
-            address = ipaddress.ip_address(str(value))
-            return int(address) if address.version == 6 else (0xFFFF << 32) + int(address)
-        case Type.MAC:
-            return int(str(value).replace(":", ""), 16) if isinstance(value, str) else value
-        case Type.HASH:
-            return int(value, 16) if isinstance(value, str) else value
-    return value

@@ -147,7 +147,27 @@ def test_a_query_is_bounded(text: str) -> None:
         parse(text)
 
 
-@given(st.text(max_size=200) | st.lists(st.sampled_from([*"(){},!:=<>\"'\\*?.-/", " ", "in", "not", "ip", "port", "agent", "or", "10.0.0.1", "::", "..", "5"])).map("".join))
+@given(
+    st.text(max_size=200)
+    | st.lists(
+        st.sampled_from(
+            [
+                *"(){},!:=<>\"'\\*?.-/",
+                " ",
+                "in",
+                "not",
+                "ip",
+                "port",
+                "agent",
+                "or",
+                "10.0.0.1",
+                "::",
+                "..",
+                "5",
+            ]
+        )
+    ).map("".join)
+)
 def test_whatever_is_typed_is_read_or_refused_with_its_place(text: str) -> None:
     try:
         query = parse(text)
