@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from hub.pooling import Pooling
+
 
 class ConfigError(Exception):
     """hub.yaml is wrong; the text names file, line and remedy."""
@@ -104,6 +106,34 @@ SETTINGS: tuple[Setting, ...] = (
         _optional(_integer(60, 3650 * DAY_S)),
     ),
     Setting(
+        "pool_store",
+        "embedded",
+        "word",
+        "Where packets can be searched: embedded (files of the hub's own) or off.",
+        _choice("embedded", "off"),
+    ),
+    Setting(
+        "pooling",
+        "headers",
+        "word",
+        "How much of a session is pooled when it doesn't say: off, conversations, headers, payload.",
+        _choice(*(level.value for level in Pooling)),
+    ),
+    Setting(
+        "pool_max_bytes",
+        4 << 30,
+        "bytes",
+        "How much the embedded store may take; beyond it the oldest packets go from the pool (not the archive).",
+        _optional(_integer(64 << 20, 1 << 50)),
+    ),
+    Setting(
+        "pool_retention_s",
+        None,
+        "s",
+        "How long the pool keeps packets and conversations; empty: until its size is reached.",
+        _optional(_integer(60, 3650 * DAY_S)),
+    ),
+    Setting(
         "log_level",
         "info",
         "word",
@@ -126,6 +156,10 @@ class HubSettings:
     archive_high_water_percent: int = 85
     archive_low_water_percent: int = 75
     retention_s: int | None = None
+    pool_store: str = "embedded"
+    pooling: str = "headers"
+    pool_max_bytes: int | None = 4 << 30
+    pool_retention_s: int | None = None
     log_level: str = "info"
 
 

@@ -33,6 +33,10 @@ from hub.config import HubSettings
 from hub.ledger.ledger import Ledger
 from hub.live.feed import LiveFeed
 from hub.live.lookup import PacketLookup
+from hub.pool.embedded.store import EmbeddedStore
+from hub.pool.pool import NoPool, Pool, fingerprint_key
+from hub.pool.store import Retention
+from hub.pooling import Pooling
 from hub.registry import AgentRecord, Registry
 from hub.web.running import Hub
 from wire.keys import SigningKey
@@ -81,7 +85,6 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
         presence.on_heartbeat(ledger.heartbeat)
         presence.on_heartbeat(live.heartbeat)
         ledger.on_batch(lambda agent, age_s: presence.saw_batch(agent, age_s=age_s))
-        keeper = Keeper(registry, bus)
 
         def credentials(agent: AgentRecord, now_s: int) -> tuple[str, int, int]:
             jwt = enrolment.agent_jwt(state, agent.id, agent.user_public, now_s)
@@ -96,6 +99,7 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
             high_water=settings.archive_high_water_percent / 100,
             low_water=settings.archive_low_water_percent / 100,
         )
+        pool = make_pool(state, settings, registry, bus, key)
         hub = Hub(
             registry=registry,
             bus=bus,
@@ -109,13 +113,14 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
             control=control,
             declarer=declarer,
             keeper=keeper,
+            pool=pool,
             settings=settings,
         )
         state_parts = (
             keep_streams(state, bus),
             renewal.keep_renewed(state, lambda r: on_renewed(state, hub, r)),
         )
-        parts = (bus, system_bus, presence, ledger, live, declarer, keeper)
+        parts = (bus, system_bus, presence, ledger, live, declarer, keeper, pool or NoPool(bus))
         async with asyncio.TaskGroup() as tasks:
             runs = [
                 tasks.create_task(part.run(), name=type(part).__name__) for part in parts if part is not None
@@ -132,6 +137,17 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
                 await end(connections_of, within_s=PARTS_END_S)
     finally:
         registry.close()
+
+
+def make_pool(
+    state: StateDir, settings: HubSettings, registry: Registry, bus: Bus, key: SigningKey
+) -> Pool | None:
+    """The pool as the settings say; None where it is switched off."""
+    if settings.pool_store == "off":
+        return None
+    retention = Retention(settings.pool_retention_s, settings.pool_max_bytes)
+    store = EmbeddedStore(state.pool, retention)
+    return Pool(registry, bus, store, fingerprint_key(key), Pooling(settings.pooling))
 
 
 def own_addresses(state: StateDir) -> Sequence[tuple[str, int]]:

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import cbor2
 
 from hub.agents.status import stored_body
+from hub.pooling import Pooling
 from hub.registry import AgentRecord, ConflictError, Registry, SessionRecord
 from wire.control import MAX_ENVELOPE_BYTES
 from wire.names import new_session_id
@@ -84,6 +85,7 @@ class SessionControl:
         payload: PayloadPolicy = FULL,
         priority: PriorityRules = NO_PRIORITY,
         name: str = "",
+        pooling: Pooling | None = None,
         user: str,
     ) -> str:
         """Record a session that the agent shall run and return its id.
@@ -91,6 +93,7 @@ class SessionControl:
         interface: one name, several with commas between, or any. name: what people call the session. ConflictError
         when the agent is disabled, when it hasn't said that it obeys a payload policy that is asked for, or has said
         that it can't take several interfaces or has no priority lane.
+        pooling: how much of it goes into the pool; None: as the hub's setting says.
         """
         record = self._registry.agents.require(agent)
         if source == "ring":
@@ -132,7 +135,7 @@ class SessionControl:
         with self._registry.transaction():
             _check_enabled(self._registry.agents.require(agent))  # as it is now, whoever disabled it
             self._check_room(agent, spec)
-            self._registry.sessions.add(agent, spec)
+            self._registry.sessions.add(agent, spec, pooling)
             if name:
                 self._registry.sessions.rename(spec.id, name)
         return spec.id

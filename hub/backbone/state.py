@@ -205,6 +205,11 @@ class StateDir:
     def database(self) -> Path:
         return self.hub / "wirepool.sqlite3"
 
+    @property
+    def pool(self) -> Path:
+        """Directory of the embedded store."""
+        return self.hub / "pool"
+
     def viewer_credentials(self, name: str) -> Path:
         return self.viewers / f"{name}.creds"
 

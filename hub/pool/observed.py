@@ -11,7 +11,7 @@ from hub.observation import BatchName, Observation
 from hub.observe.application import ApplicationData, read_applications
 from hub.observe.decode import UNKEYED, observe
 from hub.observe.observations import U16, U32, U64, Observations
-from hub.registry.pooling import Pooling
+from hub.pooling import Pooling
 from wire.batch import Header, OpenBatch, decode_columns
 from wire.body import Columns
 

@@ -76,6 +76,7 @@ class BatchReader:
         self._level = level
         self._sessions: dict[str, tuple[str, Pooling]] = {}
         self._names: dict[str, AgentNames] = {}
+        self._round: set[BatchName] = set()
         self.listeners: list[Listener] = []
         self.clock_of: ClockOf | None = None
         self.counts = ReadCounts()
@@ -87,6 +88,7 @@ class BatchReader:
         if len(self._names) > 10_000 or len(self._sessions) > 50_000:
             self._sessions.clear()
         self._names.clear()  # reports come at any time; a look per agent and round is cheap
+        self._round.clear()
         found = [self._read(one) for one in incoming]
         for one in found:  # not before all went well: whoever asks again would tell them twice
             if one.batch is not None:
@@ -107,9 +109,10 @@ class BatchReader:
         if owner != header.agent:
             return self._unknown(one, retry=False)
         name = BatchName.of(header)
-        if self._books.done(name):
+        if name in self._round or self._books.done(name):  # all of a round is acknowledged together
             self.counts.duplicates += 1
             return Read("done")
+        self._round.add(name)
         self.counts.batches += 1
         if header.kind is not Kind.PACKETS:
             # Booked too, so that the runs stay whole. Not a tombstone: batches it gave up may be in the archive.

@@ -151,7 +151,7 @@ _FLEET = (
 )
 
 _POOL = (
-    # A word of hub.registry.pooling; without one the hub's setting counts.
+    # A word of hub.pooling; without one the hub's setting counts.
     "ALTER TABLE sessions ADD COLUMN pooling TEXT",
     """CREATE TRIGGER sessions_pooling AFTER UPDATE OF pooling ON sessions
         BEGIN UPDATE configuration SET version = version + 1; END""",
@@ -164,6 +164,12 @@ _POOL = (
         reason TEXT NOT NULL DEFAULT '', changed_ns INTEGER NOT NULL,
         UNIQUE(agent, boot, session, lane)) STRICT""",
     "CREATE INDEX pool_chains_session ON pool_chains(session)",
+    # How far each session's analysis is: the last message of each stream that a store has taken.
+    """CREATE TABLE analyses(
+        session TEXT PRIMARY KEY REFERENCES sessions(id) ON DELETE CASCADE, target TEXT NOT NULL,
+        level TEXT NOT NULL, state TEXT NOT NULL, problem TEXT NOT NULL, packets INTEGER NOT NULL,
+        refused INTEGER NOT NULL, total INTEGER NOT NULL, bulk_sequence INTEGER NOT NULL,
+        prio_sequence INTEGER NOT NULL, started_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL) STRICT""",
 )
 
 STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _FLEET, _POOL)

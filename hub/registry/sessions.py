@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import cbor2
 
+from hub.pooling import Pooling
 from hub.registry.errors import ConflictError, UnknownError
-from hub.registry.pooling import Pooling
 from wire.session import SessionSpec
 from wire.strict_cbor import loads_map
 
@@ -74,15 +74,15 @@ class Sessions:
     def __init__(self, database: "Database") -> None:
         self._db = database
 
-    def add(self, agent: str, spec: SessionSpec) -> None:
+    def add(self, agent: str, spec: SessionSpec, pooling: Pooling | None = None) -> None:
         """Record a new session; UnknownError without the agent, ConflictError for a used id."""
         with self._db.transaction() as db:
             if db.execute("SELECT 1 FROM agents WHERE id = ?", (agent,)).fetchone() is None:
                 raise UnknownError(f"there is no agent {agent!r}")
             try:
                 db.execute(
-                    """INSERT INTO sessions(id, agent, spec, created_ns, changed_ns, requested_by)
-                       VALUES(?, ?, ?, ?, ?, ?)""",
+                    """INSERT INTO sessions(id, agent, spec, created_ns, changed_ns, requested_by, pooling)
+                       VALUES(?, ?, ?, ?, ?, ?, ?)""",
                     (
                         spec.id,
                         agent,
@@ -90,6 +90,7 @@ class Sessions:
                         spec.created_ns,
                         time.time_ns(),
                         spec.requested_by,
+                        pooling,
                     ),
                 )
             except sqlite3.IntegrityError:

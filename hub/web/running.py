@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hub.bus import Bus
     from hub.ledger.ledger import Ledger
     from hub.live.lookup import PacketLookup
+    from hub.pool.pool import Pool
 
 
 @dataclass(slots=True)
@@ -45,6 +46,8 @@ class Hub:
     control: "Control"
     declarer: "Declarer"
     keeper: "Keeper"
+    pool: "Pool | None" = None
+    """None: switched off."""
     settings: HubSettings = field(default_factory=HubSettings)
     tshark: Tshark = field(default_factory=Tshark)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

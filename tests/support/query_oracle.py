@@ -82,7 +82,7 @@ def values(name: str, batch: ObservedBatch) -> list[Any]:
     read = field.read(batch)
     present = np.ones(len(batch), np.bool_) if read.present is None else read.present
     match field.type:
-        case Type.KEYWORD if read.words:
+        case Type.KEYWORD if read.array.dtype.kind != "S":
             found: list[Any] = [read.words[code] if there else None for code, there in zip(read.array.tolist(), present, strict=True)]
             return found
         case Type.KEYWORD:

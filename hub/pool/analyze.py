@@ -1,0 +1,304 @@
+"""Analysing a session: all that the archive has of it, read again and put into a store, whatever was pooled before.
+
+It goes on where it stopped, also after a restart of the hub (the registry remembers how far each stream was read), and
+doing it twice changes nothing: a store keeps each observation once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from hub.archive.reading import ArchiveError, read_subject, stream_state
+from hub.bus import Bus
+from hub.ledger.verifying import UnknownAgent, Verifier
+from hub.pool.names import names_of
+from hub.pool.observed import ClockOffset, ObservedBatch, Pooling
+from hub.pool.query import Compare
+from hub.pool.reading import ClockOf
+from hub.pool.store import Put, Store, StoreAway, StoreRefused
+from hub.registry import ConflictError, Registry, UnknownError
+from wire.batch import Kind
+from wire.errors import WireError
+from wire.names import STREAM_CAPTURE, STREAM_PRIORITY, Lane, batch_subject
+
+log = logging.getLogger(__name__)
+
+GROUP = 24
+"""Batches of one put."""
+AT_ONCE = 2
+"""Analyses that run; others wait their turn."""
+MAX_WAITING = 100
+RETRY_S = 3.0
+LANES = ((STREAM_CAPTURE, Lane.BULK), (STREAM_PRIORITY, Lane.PRIO))
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """How far it is."""
+
+    session: str
+    target: str
+    """Name of the store."""
+    level: Pooling
+    state: str
+    """waiting, running, done, stopped, failed."""
+    problem: str
+    """Why it failed, or what it waits for."""
+    packets: int
+    """Read so far and kept by the store (new or known)."""
+    refused: int
+    """Packets of batches that are none, or that the store won't take."""
+    total: int
+    """Packets the archive was told to have when it began."""
+    started_ns: int
+    changed_ns: int
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        if self.state == "done":
+            return 1.0
+        return min(1.0, (self.packets + self.refused) / self.total) if self.total else 0.0
+
+    @property
+    def active(self) -> bool:
+        """It goes on by itself."""
+        return self.state in ("waiting", "running")
+
+
+class Analyses:
+    """All of them; the registry holds their state."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        bus: Bus,
+        stores: Mapping[str, Store],
+        *,
+        key: bytes,
+        clock_of: ClockOf | None = None,
+        source: Store | None = None,
+    ) -> None:
+        """stores: by name. key: of the fingerprints, as the ingest's. source: whose conversations go along."""
+        self._registry = registry
+        self._bus = bus
+        self._stores = stores
+        self._key = key
+        self._clock_of = clock_of
+        self._source = source
+        self._changed = asyncio.Event()
+        self._working: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled; those that a restart cut off go on."""
+        with self._registry.transaction() as db:
+            db.execute("UPDATE analyses SET state = 'waiting' WHERE state = 'running'")
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._changed.clear()
+                for session in self._waiting()[: AT_ONCE - len(self._working)]:
+                    task = tasks.create_task(self._work(session))
+                    self._working[session] = task
+                    task.add_done_callback(lambda _, session=session: self._ended(session))  # type: ignore[misc]
+                await self._changed.wait()
+
+    def _ended(self, session: str) -> None:
+        self._working.pop(session, None)
+        self._changed.set()
+
+    def _waiting(self) -> list[str]:
+        rows = self._registry.connection.execute(
+            "SELECT session FROM analyses WHERE state = 'waiting' ORDER BY started_ns"
+        )
+        return [row["session"] for row in rows if row["session"] not in self._working]
+
+    def get(self, session: str) -> Analysis | None:
+        """The session's latest."""
+        row = self._registry.connection.execute(
+            """SELECT session, target, level, state, problem, packets, refused, total, started_ns, changed_ns
+               FROM analyses WHERE session = ?""",
+            (session,),
+        ).fetchone()
+        return Analysis(**(dict(row) | {"level": Pooling(row["level"])})) if row else None
+
+    def start(self, session: str, target: str, level: Pooling = Pooling.HEADERS) -> Analysis:
+        """Begin, or go on with one of the same target and level. UnknownError, ConflictError."""
+        record = self._registry.sessions.require(session)
+        if target not in self._stores:
+            raise UnknownError(f"there is no store {target!r}; there are {', '.join(self._stores)}")
+        if level not in (Pooling.HEADERS, Pooling.PAYLOAD):
+            raise ConflictError("an analysis takes packets' fields (headers) or their payload too (payload)")
+        before = self.get(session)
+        if before is not None and before.active:
+            raise ConflictError(
+                f"the session is being analysed already ({before.share:.0%} into {before.target})"
+            )
+        if len(self._waiting()) >= MAX_WAITING:
+            raise ConflictError(f"{MAX_WAITING} analyses are waiting already: try again when one is done")
+        goes_on = (
+            before is not None
+            and before.state in ("stopped", "failed")
+            and (before.target, before.level) == (target, level)
+        )
+        now_ns = time.time_ns()
+        (total,) = self._registry.connection.execute(
+            "SELECT coalesce(sum(packets), 0) FROM chains WHERE session = ? AND agent = ?",
+            (session, record.agent),
+        ).fetchone()
+        with self._registry.transaction() as db:
+            if goes_on:
+                db.execute(
+                    "UPDATE analyses SET state = 'waiting', problem = '', total = ?, changed_ns = ? WHERE session = ?",
+                    (total, now_ns, session),
+                )
+            else:
+                db.execute(
+                    """INSERT OR REPLACE INTO analyses(session, target, level, state, problem, packets, refused, total,
+                       bulk_sequence, prio_sequence, started_ns, changed_ns)
+                       VALUES(?, ?, ?, 'waiting', '', 0, 0, ?, 0, 0, ?, ?)""",
+                    (session, target, level, total, now_ns, now_ns),
+                )
+        self._changed.set()
+        found = self.get(session)
+        assert found is not None
+        return found
+
+    def stop(self, session: str) -> None:
+        """Leave off; `start` goes on with it. ConflictError when it isn't going on."""
+        found = self.get(session)
+        if found is None or not found.active:
+            raise ConflictError("the session isn't being analysed")
+        self._set(session, state="stopped", problem="")
+        task = self._working.get(session)
+        if task is not None:
+            task.cancel()
+
+    def _set(self, session: str, **values: str | int) -> None:
+        changes = ", ".join(f"{name} = ?" for name in values)
+        with self._registry.transaction() as db:
+            db.execute(
+                f"UPDATE analyses SET {changes}, changed_ns = ? WHERE session = ?",  # noqa: S608
+                (*values.values(), time.time_ns(), session),
+            )
+
+    async def _work(self, session: str) -> None:
+        self._set(session, state="running")
+        try:
+            await self._read_all(session)
+            await self._copy_conversations(session)
+            self._set(session, state="done", problem="")
+        except (ArchiveError, StoreRefused, UnknownAgent, UnknownError, TimeoutError) as error:
+            log.warning("the analysis of %s failed: %s", session, error)
+            self._set(session, state="failed", problem=str(error)[:500] or type(error).__name__)
+        except sqlite3.Error as error:
+            log.error("the analysis of %s can't note how far it is: %s", session, error)
+
+    async def _read_all(self, session: str) -> None:
+        record = self._registry.sessions.require(session)
+        for stream, lane in LANES:
+            subject = batch_subject(record.agent, session, lane)
+            (done,) = self._registry.connection.execute(
+                f"SELECT {lane}_sequence FROM analyses WHERE session = ?",  # noqa: S608
+                (session,),
+            ).fetchone()
+            last = (await stream_state(self._bus, stream)).last_sequence
+            group: list[tuple[int, bytes]] = []
+            async with aclosing(
+                read_subject(self._bus, stream, subject, first=done + 1, last=last)
+            ) as messages:
+                async for stored in messages:
+                    group.append((stored.sequence, stored.data))
+                    if len(group) == GROUP:
+                        await self._put(session, lane, subject, group)
+                        group = []
+            await self._put(session, lane, subject, group)
+
+    async def _put(self, session: str, lane: Lane, subject: str, group: list[tuple[int, bytes]]) -> None:
+        if not group:
+            return
+        found = self.get(session)
+        assert found is not None
+        messages = [data for _, data in group]
+        batches, refused = await asyncio.to_thread(self._observed, subject, messages, found.level)
+        store = self._stores[found.target]
+        puts = await self._until_taken(session, store, batches) if batches else []
+        kept = sum(put.stored + put.known for put in puts)
+        refused += sum(put.refused for put in puts)
+        self._set(
+            session,
+            packets=found.packets + kept,
+            refused=found.refused + refused,
+            **{f"{lane}_sequence": group[-1][0]},
+        )
+
+    async def _until_taken(self, session: str, store: Store, batches: list[ObservedBatch]) -> Sequence[Put]:
+        waited = False
+        while True:
+            try:
+                puts = await store.put(batches)
+            except StoreAway as error:
+                self._set(session, problem=f"waiting: {error}"[:500])
+                waited = True
+                await asyncio.sleep(RETRY_S)
+                continue
+            if waited:
+                self._set(session, problem="")
+            return puts
+
+    def _observed(
+        self, subject: str, messages: list[bytes], level: Pooling
+    ) -> tuple[list[ObservedBatch], int]:
+        """In a thread: (batches of packets, packets of those that are none)."""
+        verifier = Verifier(self._registry)
+        batches, refused = [], 0
+        for message in messages:
+            try:
+                opened = verifier.verify(subject, message)
+            except WireError:
+                continue  # the ledger has it in quarantine; it was never counted as archived
+            header = opened.header
+            if header.kind is not Kind.PACKETS:
+                continue
+            clock: ClockOffset | None = None
+            if self._clock_of is not None:
+                clock = self._clock_of(header.agent, header.first_timestamp_ns)
+            try:
+                batches.append(
+                    ObservedBatch.of(
+                        opened,
+                        stored_ns=header.last_timestamp_ns,
+                        level=level,
+                        names=names_of(self._registry, header.agent),
+                        clock=clock,
+                        key=self._key,
+                    )
+                )
+            except WireError:
+                refused += header.packets
+        return batches, refused
+
+    async def _copy_conversations(self, session: str) -> None:
+        found = self.get(session)
+        assert found is not None
+        target = self._stores[found.target]
+        if self._source is None or target is self._source:
+            return
+        after: str | None = None
+        while True:
+            page = await self._source.conversations(
+                Compare("wirepool.session", "=", session),
+                since_ns=0,
+                until_ns=2**63 - 1,
+                limit=500,
+                after=after,
+            )
+            await target.put_conversations(page.rows)
+            after = page.after
+            if after is None:
+                return
