@@ -75,6 +75,7 @@ def create_litestar(hub: Hub) -> Litestar:
         health,
         live,
         packet,
+        pool,
         sessions,
     )
     from hub.web.routes.api.described import description
@@ -93,6 +94,7 @@ def create_litestar(hub: Hub) -> Litestar:
             _undescribed(live.handlers),
             _undescribed(packet.handlers),
             _undescribed(sessions.handlers),
+            _undescribed(pool.handlers),
             *export.handlers,
             *api.handlers,
             _undescribed(health.handlers),

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hub.pool.fields import BY_ANY_NAME, CONVERSATION_BY_ANY_NAME, CONVERSATION_FIELDS, EITHER, PACKET_FIELDS, Field
+from hub.pool.fields import (
+    BY_ANY_NAME,
+    CONVERSATION_BY_ANY_NAME,
+    CONVERSATION_FIELDS,
+    EITHER,
+    PACKET_FIELDS,
+    Field,
+)
 from hub.pool.query.ast import Compare, Exists, In, Or, Query
 from hub.pool.values import DIRECTIONS, NETWORKS, PROBLEMS, TRANSPORTS, TUNNELS
 

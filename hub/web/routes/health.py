@@ -21,6 +21,8 @@ async def healthz(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         parts["registry"] = "ok"
     except (RegistryError, OSError):
         parts["registry"] = "away"
+    if hub.pool is not None:
+        parts["pool"] = "away" if hub.pool.ingest.status.waiting_for else "ok"
     parts["shutdown"] = "begun" if hub.stopping.is_set() else "no"
     healthy = parts["nats"] == "ok" and parts["registry"] == "ok" and not hub.stopping.is_set()
     return Response(

@@ -18,6 +18,7 @@ from hub.web.flow_picture import picture
 from hub.web.guard import web_session
 from hub.web.payload_form import PAYLOAD_FIELDS, payload_texts, read_payload
 from hub.web.routes.live import judge_filter
+from hub.web.routes.pool import pool_context
 from hub.web.routes.start_form import cannot, whole_number
 from hub.web.running import Hub, hub_of
 from hub.web.session_list import SessionQuery
@@ -109,6 +110,7 @@ async def session_page(request: AnyRequest, session_id: FromPath[str]) -> Respon
         "pages/session.html",
         estimate=hub.export.estimate([session_id]),
         watch=secrets.token_hex(8),
+        **pool_context(hub, session_id),
         **_with_flows(hub, one),
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from litestar.datastructures import FormMultiDict
 
 from hub.agents.presence import AgentStatus
+from hub.pooling import Pooling
 from hub.registry.sessions import MAX_NAME_CHARACTERS
 from hub.web.payload_form import PAYLOAD_FIELDS, read_payload
 from hub.web.running import Hub
@@ -69,6 +70,8 @@ class StartForm:
     payload_ports_without: str = ""
     priority: str = ""
     name: str = ""
+    pooling: str = ""
+    """"": as the hub's setting says."""
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -84,6 +87,7 @@ class StartForm:
             or self.flow_records
             or self.payload_policy != "full"
             or bool(self.priority)
+            or bool(self.pooling)
         )
 
 
@@ -134,6 +138,7 @@ def read(form: FormMultiDict) -> StartForm:
     result.payload_ports_without = str(form.get("payload_ports_without", "")).strip()[:512]
     result.priority = str(form.get("priority", "")).strip()[: MAX_TEXT_BYTES + 1]
     result.name = str(form.get("name", "")).strip()[:MAX_NAME_CHARACTERS]
+    result.pooling = str(form.get("pooling", ""))[:32]
     for name in NUMBERS:
         setattr(result, name, str(form.get(name, "")).strip()[:32])
     return result
@@ -190,6 +195,10 @@ def check(form: StartForm) -> tuple[Order | None, dict[str, str]]:
         options["priority"] = parse(form.priority)
     except WireError as refused:
         errors["priority"] = f"{refused}."
+    try:
+        options["pooling"] = Pooling(form.pooling) if form.pooling else None
+    except ValueError:
+        errors["pooling"] = "Choose one of the list."
     if errors:
         return None, errors
     return Order(dict(form.interfaces), options), errors

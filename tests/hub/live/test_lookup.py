@@ -8,8 +8,8 @@ import pytest
 from hub.archive.reading import ArchiveError
 from hub.live.feed import LiveFeed
 from hub.live.lookup import PacketGone, PacketLookup
-from hub.observation import BatchName, Observation
 from hub.live.recent import RecentBatches
+from hub.observation import BatchName, Observation
 from hub.registry import UnknownError
 from tests.hub.agent_side import FakeAgent, enrolled, udp_packet
 from tests.hub.parts import Parts, parts, running, settled

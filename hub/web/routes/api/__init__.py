@@ -4,6 +4,13 @@ The same session cookie and CSRF token as the pages; `POST /api/login` gives bot
 `{"error": {"status": …, "message": …}}`. Times are ns since 1970 as strings, since JSON's numbers lose them.
 """
 
-from hub.web.routes.api import agents, live, login, packets, sessions
+from hub.web.routes.api import agents, live, login, packets, pool, sessions
 
-handlers = [*login.handlers, *agents.handlers, *sessions.handlers, *live.handlers, *packets.handlers]
+handlers = [
+    *login.handlers,
+    *agents.handlers,
+    *sessions.handlers,
+    *live.handlers,
+    *packets.handlers,
+    *pool.handlers,
+]

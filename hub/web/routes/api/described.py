@@ -120,6 +120,7 @@ def description(version: str) -> OpenAPIConfig:
             Tag("Login", "Who asks."),
             Tag("Agents", "The hosts that capture."),
             Tag("Sessions", "Captures: their orders, their books, their packets."),
+            Tag("Pool", "Where packets of all agents can be searched, and what became of each."),
             Tag("Downloads", "What was captured, as files."),
         ],
         components=Components(

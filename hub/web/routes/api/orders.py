@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from litestar.exceptions import ClientException
 from msgspec import Meta, Struct, structs
 
+from hub.pooling import Pooling
 from hub.registry.agents import MAX_REASON_CHARACTERS
 from hub.registry.sessions import MAX_NAME_CHARACTERS as SESSION_NAME_CHARACTERS
 from hub.web.auth import MAX_NAME_CHARACTERS, MAX_PASSWORD_CHARACTERS
@@ -94,6 +95,10 @@ class StartOrder(Struct, forbid_unknown_fields=True, kw_only=True):
     retention_bytes: Many | None = None
     payload: PayloadOrder | None = None
     priority: PriorityText | None = None
+    pooling: Annotated[
+        Literal["off", "conversations", "headers", "payload"] | None,
+        Meta(description="How much of it goes into the pool; null: as the hub is configured."),
+    ] = None
 
 
 class FilterOrder(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -162,4 +167,5 @@ def start_options(order: StartOrder) -> dict[str, object]:
     del options["agent"], options["interface"]
     options["payload"] = payload_of(order.payload) or FULL
     options["priority"] = priority_of(order.priority) or NO_PRIORITY
+    options["pooling"] = Pooling(order.pooling) if order.pooling else None
     return options
