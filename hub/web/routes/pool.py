@@ -30,7 +30,7 @@ def pool_context(hub: Hub, session_id: str) -> dict[str, Any]:
         "counts": counts,
         "behind": max(0, account.archived_packets - counts.pooled - counts.left_out - counts.refused),
         "archived": account.archived_packets,
-        "status": hub.pool.ingest.status,
+        "ingest": hub.pool.ingest.status,
         "level": record.pooling or hub.pool.level,
         "levels": WORDS,
         "analysis": analysis,
