@@ -40,6 +40,7 @@ async def _until(page: Browser, path: str, **wanted: Any) -> dict[str, Any]:
         pytest.fail(f"{path} stays {found}, wanted {wanted}")
 
 
+@pytest.mark.slow
 async def test_a_session_is_pooled_as_its_level_says_and_analysed_later(tmp_path: Path) -> None:
     async with backbone(tmp_path) as server, logged_in(tmp_path, server.state) as (hub, page):
         agent = await enrolled(server, hub.registry, "web1")
@@ -69,6 +70,7 @@ async def test_a_session_is_pooled_as_its_level_says_and_analysed_later(tmp_path
         assert (await page.http.get("/healthz")).json()["parts"]["pool"] == "ok"
 
 
+@pytest.mark.slow
 async def test_a_hub_without_a_pool_holds_nothing_back(tmp_path: Path) -> None:
     settings = HubSettings(pool_store="off", pooling="headers")
     async with backbone(tmp_path) as server, logged_in(tmp_path, server.state, settings) as (hub, page):

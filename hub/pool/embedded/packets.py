@@ -247,12 +247,15 @@ class Packets:
             share = 1 - LOW_WATER * retention.max_bytes / size
             with errors():
                 (cut,) = self.connection.execute(
-                    "SELECT approx_quantile(time_ns, ?) FROM packets", [share]
+                    f"SELECT approx_quantile(time_ns, {share:.6f}::FLOAT) FROM packets"
                 ).fetchall()[0]
             if cut is None:
                 break
             before = int(cut) + 1
-            gone += self._delete_before(before)
+            went = self._delete_before(before)
+            gone += went
+            if not went:
+                break
         return gone, before
 
     def _delete_before(self, time_ns: int) -> int:

@@ -103,6 +103,7 @@ async def test_books_add_up_whatever_the_level_and_however_often_a_batch_comes(t
             assert ingest.status.lag_p95_s < 5
 
 
+@pytest.mark.slow
 async def test_a_store_that_is_away_makes_the_pool_wait_and_loses_nothing(tmp_path: Path) -> None:
     async with parts(tmp_path) as here:
         agent = await enrolled(here.backbone, here.registry, "web1")
@@ -122,6 +123,7 @@ async def test_a_store_that_is_away_makes_the_pool_wait_and_loses_nothing(tmp_pa
             assert await store.count(None, **WHOLE) == 10
 
 
+@pytest.mark.slow
 async def test_what_the_store_refuses_is_counted_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
     async with parts(tmp_path) as here:
         agent = await enrolled(here.backbone, here.registry, "web1")
@@ -145,6 +147,7 @@ async def test_what_the_store_refuses_is_counted_with_its_reason_and_the_rest_go
         assert any("captured_bytes" in reason for reason in found.reasons)
 
 
+@pytest.mark.slow
 async def test_messages_that_nobody_vouches_for_never_get_in(tmp_path: Path) -> None:
     async with parts(tmp_path) as here:
         web, db = [await enrolled(here.backbone, here.registry, name) for name in ("web1", "db1")]
@@ -165,6 +168,7 @@ async def test_messages_that_nobody_vouches_for_never_get_in(tmp_path: Path) -> 
             assert await store.count(None, **WHOLE) == 2
 
 
+@pytest.mark.slow
 async def test_a_session_is_analysed_afterwards_goes_on_and_is_there_once(tmp_path: Path) -> None:
     async with parts(tmp_path) as here:
         agent = await enrolled(here.backbone, here.registry, "web1")
