@@ -69,6 +69,8 @@ class Durable:
                 await asyncio.sleep(RETRY_S)
                 continue
             trouble = ""
+            if not messages:  # what came was a status alone
+                continue
             self.pending = messages[-1].metadata.num_pending or 0
             yield messages
 

@@ -92,6 +92,12 @@ PACKET_FIELDS: tuple[PacketField, ...] = (
     ),
     PacketField("timestamp_ns", Type.TIME, "When, by the agent's clock.", v.raw_time, aliases=("raw_time",)),
     PacketField(
+        "event.ingested",
+        Type.TIME,
+        "When the archive stored its batch, by the server's clock.",
+        v.number(lambda b: b.stored_ns),
+    ),
+    PacketField(
         "clock.offset_ns",
         I,
         "What was taken off the agent's time; none: its offset wasn't known.",

@@ -63,6 +63,7 @@ def _numbered(words: tuple[str, ...]) -> dict[str, int]:
 ASKED: Mapping[str, Asked] = {
     "@timestamp": Asked(Type.TIME, "p.time_ns"),
     "timestamp_ns": Asked(Type.TIME, "(p.time_ns + p.offset_ns)"),
+    "event.ingested": Asked(Type.TIME, "b.stored_ns"),
     "clock.offset_ns": Asked(I, "p.offset_ns", "b.clock_known"),
     "clock.uncertainty_ns": Asked(I, "b.uncertainty_ns", "b.clock_known"),
     "agent_id": Asked(K, "s.agent"),

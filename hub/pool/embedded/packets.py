@@ -49,7 +49,7 @@ _SCHEMA = (
     # One row per batch: that it is here, and what its packets share.
     """CREATE TABLE batches(
         id UINTEGER, source UINTEGER, sequence BIGINT, packets UINTEGER, last_ns BIGINT,
-        clock_known BOOLEAN, uncertainty_ns BIGINT)""",
+        clock_known BOOLEAN, uncertainty_ns BIGINT, stored_ns BIGINT)""",
     # Flow hash → Community ID, again each time a flow is met after a while.
     "CREATE TABLE flows(flow_hash UBIGINT, community_id VARCHAR, time_ns BIGINT)",
     *(
@@ -174,7 +174,7 @@ class Packets:
         self._next_batch += len(batches)
         sources = [self._source(db, batch) for batch in batches]
         db.executemany(
-            "INSERT INTO batches VALUES(?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO batches VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
             [_batch_row(*one) for one in zip(batches, ids, sources, strict=True)],
         )
         self._insert_flows(db, batches)
@@ -308,7 +308,8 @@ def _batch_row(batch: ObservedBatch, id_: int, source: int) -> tuple[Any, ...]:
     clock = batch.clock
     uncertainty = clock.uncertainty_ns if clock else 0
     last_ns = int(batch.corrected_ns().max())
-    return id_, source, batch.header.sequence, len(batch), last_ns, clock is not None, uncertainty
+    known = clock is not None
+    return id_, source, batch.header.sequence, len(batch), last_ns, known, uncertainty, batch.stored_ns
 
 
 def _insert(
