@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import nats.errors
 import orjson
@@ -19,6 +20,7 @@ from hub.bus import Bus
 BATCH_MESSAGES = 64
 BATCH_BYTES = 8 << 20
 ANSWER_TIMEOUT_S = 5.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PATIENCE_S = 60.0
 """How long a reader waits for a server that is away."""
 
@@ -33,6 +35,8 @@ class Stored:
 
     sequence: int
     data: bytes
+    stored_ns: int = 0
+    """When the server stored it, to the microsecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,15 @@ def _status(headers: dict[str, str]) -> str | None:
     """What the server itself has to say instead of a message. A stored message keeps the headers its sender gave it, a
     `Status` among them; but the server gives every one its sequence, and has the last word on that."""
     return None if "Nats-Sequence" in headers else headers.get("Status")
+
+
+def _time_ns(headers: dict[str, str]) -> int:
+    """0 when the server doesn't say."""
+    try:
+        since = datetime.fromisoformat(headers.get("Nats-Time-Stamp", "")) - _EPOCH
+    except (ValueError, TypeError):
+        return 0
+    return since // timedelta(microseconds=1) * 1000
 
 
 async def read_subject(
@@ -139,7 +152,7 @@ async def _read_answer(
                 raise ArchiveError(
                     f"the server refused to read {stream}: {status} {headers.get('Description', '')}"
                 )
-            yield Stored(int(headers["Nats-Sequence"]), message.data)
+            yield Stored(int(headers["Nats-Sequence"]), message.data, _time_ns(headers))
     finally:
         with suppress(nats.errors.Error):
             await subscription.unsubscribe()

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from hub.archive.reading import ArchiveError, read_subject, stream_state
+from hub.archive.reading import ArchiveError, Stored, read_subject, stream_state
 from hub.bus import Bus
 from hub.ledger.verifying import UnknownAgent, Verifier
 from hub.pool.names import names_of
@@ -208,24 +208,23 @@ class Analyses:
                 (session,),
             ).fetchone()
             last = (await stream_state(self._bus, stream)).last_sequence
-            group: list[tuple[int, bytes]] = []
+            group: list[Stored] = []
             async with aclosing(
                 read_subject(self._bus, stream, subject, first=done + 1, last=last)
             ) as messages:
                 async for stored in messages:
-                    group.append((stored.sequence, stored.data))
+                    group.append(stored)
                     if len(group) == GROUP:
                         await self._put(session, lane, subject, group)
                         group = []
             await self._put(session, lane, subject, group)
 
-    async def _put(self, session: str, lane: Lane, subject: str, group: list[tuple[int, bytes]]) -> None:
+    async def _put(self, session: str, lane: Lane, subject: str, group: list[Stored]) -> None:
         if not group:
             return
         found = self.get(session)
         assert found is not None
-        messages = [data for _, data in group]
-        batches, refused = await asyncio.to_thread(self._observed, subject, messages, found.level)
+        batches, refused = await asyncio.to_thread(self._observed, subject, group, found.level)
         store = self._stores[found.target]
         puts = await self._until_taken(session, store, batches) if batches else []
         kept = sum(put.stored + put.known for put in puts)
@@ -234,7 +233,7 @@ class Analyses:
             session,
             packets=found.packets + kept,
             refused=found.refused + refused,
-            **{f"{lane}_sequence": group[-1][0]},
+            **{f"{lane}_sequence": group[-1].sequence},
         )
 
     async def _until_taken(self, session: str, store: Store, batches: list[ObservedBatch]) -> Sequence[Put]:
@@ -252,14 +251,14 @@ class Analyses:
             return puts
 
     def _observed(
-        self, subject: str, messages: list[bytes], level: Pooling
+        self, subject: str, messages: list[Stored], level: Pooling
     ) -> tuple[list[ObservedBatch], int]:
         """In a thread: (batches of packets, packets of those that are none)."""
         verifier = Verifier(self._registry)
         batches, refused = [], 0
         for message in messages:
             try:
-                opened = verifier.verify(subject, message)
+                opened = verifier.verify(subject, message.data)
             except WireError:
                 continue  # the ledger has it in quarantine; it was never counted as archived
             header = opened.header
@@ -272,7 +271,7 @@ class Analyses:
                 batches.append(
                     ObservedBatch.of(
                         opened,
-                        stored_ns=header.last_timestamp_ns,
+                        stored_ns=message.stored_ns,
                         level=level,
                         names=names_of(self._registry, header.agent),
                         clock=clock,

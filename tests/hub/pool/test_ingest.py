@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,7 @@ class Moody(EmbeddedStore):
         return await super().put(batches)
 
 
+@pytest.mark.slow
 async def test_books_add_up_whatever_the_level_and_however_often_a_batch_comes(tmp_path: Path) -> None:
     async with parts(tmp_path) as here:
         levels = [None, Pooling.OFF, Pooling.CONVERSATIONS, Pooling.PAYLOAD]
@@ -195,6 +197,8 @@ async def test_a_session_is_analysed_afterwards_goes_on_and_is_there_once(tmp_pa
             assert found is not None
             assert (found.packets, found.refused, found.total, found.share) == (600, 0, 600, 1.0)
             assert await target.count(None, **WHOLE) == 600
+            page = await target.packets(None, **WHOLE, limit=1)
+            assert abs(int(page.rows[0].values["event.ingested"]) - time.time_ns()) < 60 * 10**9
             analyses.start(agent.session, "other")
             await until(lambda: analyses.get(agent.session).state == "done", "not a second time")  # type: ignore[union-attr]
             assert await target.count(None, **WHOLE) == 600

@@ -112,6 +112,7 @@ QUERIES: dict[str, Query] = {
 }
 
 
+@pytest.mark.slow
 async def test_packets_are_those_that_fit(opener: Opener, tmp_path: Path) -> None:
     batches = some_batches()
     kept = [batch for batch in batches if batch.level is not Pooling.CONVERSATIONS]
