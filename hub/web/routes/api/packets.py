@@ -9,7 +9,7 @@ from litestar.params import QueryParameter
 
 from hub.dissect.tshark import TsharkError
 from hub.live.lookup import PacketGone
-from hub.live.observation import Observation
+from hub.observation import Observation
 from hub.web.packet_view import packet_view, tree_lines
 from hub.web.routes.api import answers
 from hub.web.routes.api.described import problems
