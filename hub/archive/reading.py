@@ -72,14 +72,20 @@ async def stream_state(bus: Bus, stream: str) -> StreamState:
     )
 
 
-async def first_at(bus: Bus, stream: str, subject: str, since_rfc3339: str) -> int | None:
-    """The sequence of the subject's first message stored at or after a time; None when there is none."""
+async def first_since(bus: Bus, stream: str, subject: str, since_rfc3339: str) -> Stored | None:
+    """The subject's first message stored at or after a time; None when there is none."""
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
         client = await bus.client()
     body = orjson.dumps({"start_time": since_rfc3339, "next_by_subj": subject})
     reply = await client.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout=ANSWER_TIMEOUT_S)
     headers = reply.headers or {}
-    return None if _status(headers) else int(headers["Nats-Sequence"])
+    return None if _status(headers) else Stored(int(headers["Nats-Sequence"]), reply.data)
+
+
+async def first_at(bus: Bus, stream: str, subject: str, since_rfc3339: str) -> int | None:
+    """Its sequence."""
+    first = await first_since(bus, stream, subject, since_rfc3339)
+    return None if first is None else first.sequence
 
 
 def _status(headers: dict[str, str]) -> str | None:

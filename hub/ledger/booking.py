@@ -14,6 +14,7 @@ from typing import Literal
 from hub.ledger.chain_runs import TooScattered
 from hub.ledger.chains import MARK_BYTES, Chains, TooManyChains, has_room_for_books, save_books
 from hub.ledger.flow_totals import FlowTotals
+from hub.ledger.losses import LossTimes
 from hub.ledger.verifying import UnknownAgent, Verifier
 from hub.registry import Registry
 from wire.batch import Kind, OpenBatch, decode_flows
@@ -62,6 +63,7 @@ class Booking:
         self._registry = registry
         self._chains = Chains(registry, mark_bytes)
         self._flows = FlowTotals(registry)
+        self._losses = LossTimes(registry)
         self._verifier = Verifier(registry)
         self._sessions: dict[str, str] = {}
         self._positions: dict[str, int] = {}
@@ -118,6 +120,7 @@ class Booking:
     def _forget(self) -> None:
         self._chains.forget()
         self._flows.forget()
+        self._losses.forget()
         self._positions.clear()
         self._sessions.clear()
 
@@ -187,6 +190,7 @@ class Booking:
         if new or not redelivery:
             self._chains.mark(one.stream, one.subject, one.sequence, len(one.data), one.stored_ns)
         if new:
+            self._losses.saw(header)
             self._counting.batches += 1
             if flows:
                 self._flows.add(session, flows)

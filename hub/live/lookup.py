@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import nats.errors
 import numpy as np
 
-from hub.archive.reading import ArchiveError, first_at, read_subject
+from hub.archive.finding import find_batch, opened
+from hub.archive.reading import ArchiveError
 from hub.bus import Bus
 from hub.live.recent import RecentBatches
 from hub.observation import BatchName, Observation
 from hub.registry import Registry, UnknownError
-from wire.batch import Header, Kind, OpenBatch, decode_columns, open_batch
-from wire.errors import WireError
-from wire.names import STREAM_CAPTURE, STREAM_PRIORITY, Lane, batch_subject
+from wire.batch import Header, Kind, OpenBatch, decode_columns
 
 BEFORE_S = (0.25, 5.0)
 """The archive is read from this long before the hub heard of the batch; then, since its server's clock may be another
 one, from earlier on."""
-MAX_READ = 512
-"""Batches of the archive that are looked at for one packet."""
-MAX_READ_BYTES = 32 << 20
 READ_TIMEOUT_S = 5.0
 MAX_READERS = 4
 """Requests that read the archive at once; the others wait within their READ_TIMEOUT_S."""
-_STREAMS = {Lane.BULK: STREAM_CAPTURE, Lane.PRIO: STREAM_PRIORITY}
-_LATEST_S = 4_102_444_800
-"""The year 2100: no time beyond it is asked for."""
 
 
 class PacketGone(Exception):
@@ -70,7 +61,7 @@ class PacketLookup:
             raise UnknownError(f"session {name.session} isn't one of {name.agent}")
         keys = [key.signing_public for key in self._registry.agents.keys(name.agent)]
         message = self._recent.get(name)
-        batch = _opened(message, keys) if message is not None else await self._archived(name, heard_ns, keys)
+        batch = opened(message, keys) if message is not None else await self._archived(name, heard_ns, keys)
         if batch is None:
             raise PacketGone(
                 "The hub no longer holds this packet in memory, and it isn't where the archive should have it: "
@@ -83,47 +74,12 @@ class PacketLookup:
         try:
             async with asyncio.timeout(READ_TIMEOUT_S), self._readers:
                 for before_s in BEFORE_S:
-                    message = await self._read(name, heard_ns / 1e9 - before_s)
-                    if message is not None:
-                        return _opened(message, keys)
+                    since_ns = heard_ns - int(before_s * 1e9)
+                    if (batch := await find_batch(self._bus, name, since_ns, keys)) is not None:
+                        return batch
         except (TimeoutError, nats.errors.Error) as error:
             raise ArchiveError("the archive doesn't answer in time") from error
         return None
-
-    async def _read(self, name: BatchName, since_s: float) -> bytes | None:
-        """The message of that name, if it is among the first MAX_READ of its subject since then. Not verified."""
-        subject, stream = batch_subject(name.agent, name.session, name.lane), _STREAMS[name.lane]
-        since = datetime.fromtimestamp(min(max(0.0, since_s), _LATEST_S), UTC)
-        first = await first_at(self._bus, stream, subject, since.isoformat())
-        if first is None:
-            return None
-        read_bytes = read = 0
-        async with aclosing(read_subject(self._bus, stream, subject, first=first)) as messages:
-            async for stored in messages:
-                if _is_named(stored.data, name):
-                    return stored.data
-                read, read_bytes = read + 1, read_bytes + len(stored.data)
-                if read >= MAX_READ or read_bytes >= MAX_READ_BYTES:
-                    break
-        return None
-
-
-def _is_named(message: bytes, name: BatchName) -> bool:
-    """Whether its header gives a message this name; the signature of the one that has it is checked afterwards."""
-    try:
-        return BatchName.of(open_batch(message, public=None).header) == name
-    except WireError:
-        return False
-
-
-def _opened(message: bytes, keys: list[bytes]) -> OpenBatch | None:
-    """The batch, if one of the agent's keys signed it."""
-    for key in keys:
-        try:
-            return open_batch(message, public=key)
-        except WireError:
-            continue
-    return None
 
 
 def _packet(batch: OpenBatch, index: int) -> FoundPacket:

@@ -172,7 +172,17 @@ _POOL = (
         prio_sequence INTEGER NOT NULL, started_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL) STRICT""",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _FLEET, _POOL)
+_LOSSES = (
+    # When packets were lost (hub/ledger/losses.py). first, last: sequences, of kind missing.
+    """CREATE TABLE losses(
+        id INTEGER PRIMARY KEY, agent TEXT NOT NULL, boot BLOB NOT NULL, session TEXT NOT NULL,
+        lane TEXT NOT NULL, kind TEXT NOT NULL, since_ns INTEGER NOT NULL, until_ns INTEGER NOT NULL,
+        packets INTEGER NOT NULL, first INTEGER, last INTEGER) STRICT""",
+    "CREATE INDEX losses_session ON losses(session)",
+    "CREATE INDEX losses_time ON losses(until_ns)",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_VERSION_1, _VERSION_2, _FLEET, _POOL, _LOSSES)
 """STEPS[n] brings a file of version n to n + 1. Never edit a released step; append."""
 
 

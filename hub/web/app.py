@@ -27,6 +27,8 @@ from hub.archive.reading import ArchiveError
 from hub.http.byte_range import RangeNotSatisfiable
 from hub.http.request_limits import RequestLimits
 from hub.live.feed import TooManyViewers
+from hub.pool.query import QueryError
+from hub.pool.store import StoreAway, StoreRefused
 from hub.registry import ConflictError, RegistryError, UnknownError
 from hub.web.auth import TooManyLogins
 from hub.web.guard import Guard, PasswordChangeNeeded, SafetyHeaders
@@ -71,6 +73,9 @@ def create_litestar(hub: Hub) -> Litestar:
         api,
         connect,
         download,
+        explore,
+        explore_api,
+        explore_files,
         export,
         health,
         live,
@@ -96,6 +101,9 @@ def create_litestar(hub: Hub) -> Litestar:
             _undescribed(sessions.handlers),
             _undescribed(pool.handlers),
             *export.handlers,
+            _undescribed(explore.handlers),
+            *explore_api.handlers,
+            _undescribed(explore_files.handlers),
             *api.handlers,
             _undescribed(health.handlers),
             create_static_files_router(path="/static", directories=[STATIC], opt={"public": True}),
@@ -135,8 +143,10 @@ def status_of(error: Exception) -> tuple[int, str]:
             return 409, str(error)
         case RegistryError():
             return 503, str(error)
-        case WireError():
+        case WireError() | QueryError() | StoreRefused():
             return 422, str(error)
+        case StoreAway():
+            return 503, str(error)
         case AgentAway():
             return 502, str(error)
         case AgentSilent():

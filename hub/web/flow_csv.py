@@ -2,8 +2,8 @@
 
 import csv
 import io
-from datetime import UTC, datetime
 
+from hub.explore.tables import cell, time_text
 from hub.ledger.flow_totals import FlowTable
 from wire.flows import address_text, protocol_name
 
@@ -21,19 +21,6 @@ HEAD = (
     ),
     *("first_utc", "last_utc"),
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that Excel and its kin take for a formula (OWASP, CSV Injection)."""
-
-
-def cell(text: str) -> str:
-    """The text, as text also for a spreadsheet."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def time_text(time_ns: int) -> str:
-    """ISO 8601 in UTC with nanoseconds."""
-    seconds, ns = divmod(time_ns, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"
 
 
 def csv_of(table: FlowTable) -> str:

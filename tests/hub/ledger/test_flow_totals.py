@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from hub.explore.tables import cell
 from hub.ledger.flow_totals import KEPT_FLOWS, FlowTotals, delete_flows, flow_table
 from hub.ledger.ledger import Ledger
 from hub.ledger.session_books import session_books
 from hub.registry import Registry, RegistryError
-from hub.web.flow_csv import HEAD, cell, csv_of
+from hub.web.flow_csv import HEAD, csv_of
 from tests.hub.agent_side import FakeAgent, Message
 from tests.hub.ledger.test_ledger import booked, joined, some
 from tests.hub.parts import parts, running
