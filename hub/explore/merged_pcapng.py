@@ -108,8 +108,8 @@ class MergedPcapng:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The file. ArchiveError when the archive doesn't answer; errors as of hub.pool.store.Store.packets."""
         buffer = bytearray(pcapng.section_header(comment=self._comment()))
-        async for rows, complete in pages(self._store, self._question, MAX_PACKETS):
-            packets = [row for row in rows if isinstance(row, PacketRow)]
+        async for page in pages(self._store, self._question, MAX_PACKETS):
+            packets = [row for row in page.rows if isinstance(row, PacketRow)]
             for name, group in groupby(packets, key=lambda row: row.observation.batch):
                 together = list(group)
                 batch = await self._batch(name, together[0])
@@ -120,7 +120,7 @@ class MergedPcapng:
                 if len(buffer) >= CHUNK_BYTES:
                     yield bytes(buffer)
                     buffer.clear()
-            self.merged.complete = complete
+            self.merged.complete = page.last
         yield bytes(buffer) + self._end()
 
     def _comment(self) -> str:
@@ -137,12 +137,16 @@ class MergedPcapng:
         """A statistics block with what is to be known of the whole, since it is known only now."""
         words = []
         if self.merged.gone:
-            words.append(f"{self.merged.gone} packets of the result are no longer in the archive and not here")
+            words.append(
+                f"{self.merged.gone} packets of the result are no longer in the archive and not here"
+            )
         if not self.merged.complete:
             words.append(f"only the first {MAX_PACKETS} packets of the result are here")
         if not words:
             return b""
-        block = b"" if self._interfaces.numbers else pcapng.interface_block(name="none", link_type=1, snaplen=0)
+        block = (
+            b"" if self._interfaces.numbers else pcapng.interface_block(name="none", link_type=1, snaplen=0)
+        )
         return block + pcapng.statistics_block(0, self._question.until_ns, comment="\n".join(words))
 
     async def _batch(self, name: BatchName, row: PacketRow) -> _Batch | None:

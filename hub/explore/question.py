@@ -56,7 +56,9 @@ class Question:
         except QueryError as refused:
             error = refused
         last, since_ns, until_ns, time_error = _time(values, now_ns)
-        return cls(text, what, last, since_ns, until_ns, values.get("order") == "newest", query, error, time_error)
+        return cls(
+            text, what, last, since_ns, until_ns, values.get("order") == "newest", query, error, time_error
+        )
 
     @property
     def usable(self) -> Query:

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from hub.pool.store import PacketRow, Value
 
 MAX_INFO = 200
-_TCP_FLAGS = (("SYN", 2), ("FIN", 1), ("RST", 4), ("PSH", 8), ("ACK", 16), ("URG", 32), ("ECE", 64), ("CWR", 128))
+_TCP_FLAGS = (
+    ("SYN", 2),
+    ("FIN", 1),
+    ("RST", 4),
+    ("PSH", 8),
+    ("ACK", 16),
+    ("URG", 32),
+    ("ECE", 64),
+    ("CWR", 128),
+)
 _ICMP_ERRORS = {"icmp": {3, 4, 5, 11, 12}, "ipv6-icmp": {1, 2, 3, 4}}
 _ICMP = {
     "icmp": {0: "Echo reply", 3: "Unreachable", 5: "Redirect", 8: "Echo request", 11: "Time exceeded"},

@@ -10,6 +10,7 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import orjson
@@ -40,25 +41,44 @@ def time_text(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"
 
 
-async def pages(
-    store: Store, question: Question, most: int = MAX_ROWS
-) -> AsyncGenerator[tuple[Sequence[PacketRow] | Sequence[ConversationRow], bool], None]:
-    """The result in the order asked for, at most `most` rows: (rows, whether it ends with them because all are there).
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of a result."""
 
-    Errors as of hub.pool.store.Store.packets.
-    """
-    query, after, left = question.usable, None, most
-    within = {"since_ns": question.since_ns, "until_ns": question.until_ns}
-    while True:
-        limit = min(PAGE_ROWS, left)
-        if question.what is What.PACKETS:
-            page = await store.packets(query, **within, limit=limit, after=after, newest_first=question.newest_first)
-        else:
-            page = await store.conversations(query, **within, limit=limit, after=after)
-        after, left = page.after, left - len(page.rows)
-        yield page.rows, after is None
-        if after is None or left <= 0:
+    rows: Sequence[PacketRow] | Sequence[ConversationRow]
+    last: bool
+    """No more follow in the store."""
+
+
+async def pages(store: Store, question: Question, most: int = MAX_ROWS) -> AsyncGenerator[Page, None]:
+    """The result in the order asked for, at most `most` rows. Errors as of Store.packets."""
+    after, left = None, most
+    while left > 0:
+        rows, after = await _page(store, question, min(PAGE_ROWS, left), after)
+        left -= len(rows)
+        yield Page(rows, after is None)
+        if after is None:
             return
+
+
+async def _page(
+    store: Store, question: Question, limit: int, after: str | None
+) -> tuple[Sequence[PacketRow] | Sequence[ConversationRow], str | None]:
+    since_ns, until_ns = question.since_ns, question.until_ns
+    if question.what is What.CONVERSATIONS:
+        some = await store.conversations(
+            question.usable, since_ns=since_ns, until_ns=until_ns, limit=limit, after=after
+        )
+        return some.rows, some.after
+    page = await store.packets(
+        question.usable,
+        since_ns=since_ns,
+        until_ns=until_ns,
+        limit=limit,
+        after=after,
+        newest_first=question.newest_first,
+    )
+    return page.rows, page.after
 
 
 async def as_csv(store: Store, question: Question, most: int = MAX_ROWS) -> AsyncGenerator[bytes, None]:
@@ -66,8 +86,9 @@ async def as_csv(store: Store, question: Question, most: int = MAX_ROWS) -> Asyn
     columns = _columns(question.what)
     yield _lines([columns])
     complete = True
-    async for rows, complete in pages(store, question, most):
-        yield await asyncio.to_thread(_csv_of, rows)
+    async for page in pages(store, question, most):
+        complete = page.last
+        yield await asyncio.to_thread(_csv_of, page.rows)
     if not complete:
         yield _lines([[f"CUT: only the first {most} rows are here; ask for a shorter time"]])
 
@@ -85,7 +106,9 @@ def _lines(rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def _csv_of(rows: Sequence[PacketRow] | Sequence[ConversationRow]) -> bytes:
-    return _lines(_packet_cells(row) if isinstance(row, PacketRow) else _conversation_cells(row) for row in rows)
+    return _lines(
+        _packet_cells(row) if isinstance(row, PacketRow) else _conversation_cells(row) for row in rows
+    )
 
 
 def _packet_cells(row: PacketRow) -> list[object]:
@@ -115,9 +138,10 @@ async def as_json(store: Store, question: Question, most: int = MAX_ROWS) -> Asy
     asked = orjson.dumps(question.parameters(absolute=True))
     yield b'{"asked":' + asked + b',"rows":['
     between, complete = b"", True
-    async for rows, complete in pages(store, question, most):
-        if rows:
-            yield between + await asyncio.to_thread(_json_of, rows)
+    async for page in pages(store, question, most):
+        complete = page.last
+        if page.rows:
+            yield between + await asyncio.to_thread(_json_of, page.rows)
             between = b","
     yield b'],"complete":' + (b"true" if complete else b"false") + b"}\n"
 
@@ -130,7 +154,9 @@ def row_map(row: PacketRow | ConversationRow) -> dict[str, object]:
     """A row as in JSON: fields by their names; times are ns as strings, since JavaScript's numbers can't hold them."""
     if isinstance(row, PacketRow):
         values = {
-            name: _json_value(name, value) for name, value in row.values.items() if not isinstance(value, bytes)
+            name: _json_value(name, value)
+            for name, value in row.values.items()
+            if not isinstance(value, bytes)
         }
         return {"observation": str(row.observation), "time_ns": str(row.time_ns), **values}
     found: dict[str, object] = {

@@ -18,7 +18,28 @@ MAX_TICKS = 7
 MAX_MARKS = 200
 """Losses drawn; more are joined where they are nearest to each other."""
 NS = 10**9
-_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172_800, 604_800)
+_STEPS_S = (
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    10800,
+    21600,
+    43200,
+    86400,
+    172_800,
+    604_800,
+)
 _STEPS_NS = (
     *(base * 10**power for power in range(9) for base in (1, 2, 5)),
     *(step * NS for step in _STEPS_S),
@@ -140,7 +161,9 @@ def _tick_text(at_ns: int, step_ns: int) -> str:
     if step_ns >= 86_400 * NS:
         return moment.strftime("%Y-%m-%d")
     if step_ns >= 60 * NS:
-        return moment.strftime("%m-%d %H:%M") if moment.hour == moment.minute == 0 else moment.strftime("%H:%M")
+        return (
+            moment.strftime("%m-%d %H:%M") if moment.hour == moment.minute == 0 else moment.strftime("%H:%M")
+        )
     text = moment.strftime("%H:%M:%S")
     digits = next((n for n in range(1, 10) if step_ns % 10 ** (9 - n) == 0), 9)
     return text if step_ns >= NS else f"{text}.{rest:09d}"[: 9 + digits]

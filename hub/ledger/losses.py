@@ -103,7 +103,9 @@ class LossTimes:
         chain = self._chains.get(key)
         last_sequence = header.last_sequence if header.last_sequence is not None else header.sequence
         if chain is None:
-            chain = self._chains[key] = _Chain(last_sequence, first_ns if header.kind is Kind.PACKETS else boot.last_ns)
+            chain = self._chains[key] = _Chain(
+                last_sequence, first_ns if header.kind is Kind.PACKETS else boot.last_ns
+            )
         elif header.sequence <= chain.sequence:
             self._fill(key, header.sequence, last_sequence)
             return
@@ -193,7 +195,12 @@ class LossTimes:
 
 
 def losses_between(
-    registry: Registry, since_ns: int, until_ns: int, *, agents: Collection[str] | None = None, limit: int = MAX_SHOWN
+    registry: Registry,
+    since_ns: int,
+    until_ns: int,
+    *,
+    agents: Collection[str] | None = None,
+    limit: int = MAX_SHOWN,
 ) -> list[Loss]:
     """What was lost in a time, the largest first; agents: only theirs."""
     rows: Iterable[dict[str, object]] = registry.connection.execute(

@@ -124,6 +124,11 @@ def theme_of(request: Request[Any, Any, Any]) -> str:
     return theme if theme in THEMES else ""
 
 
+def span(value_ns: int | None) -> str:
+    """A length of time, to the nanosecond: 1.24 ms."""
+    return "unknown" if value_ns is None else offset(abs(value_ns)).lstrip("+")
+
+
 def environment() -> Environment:
     """The template environment; every filter above by its name."""
     env = Environment(
@@ -135,7 +140,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    for function in (visible, utc, clock_time, time_tag, count, size, rate, duration, offset):
+    for function in (visible, utc, clock_time, time_tag, count, size, rate, duration, offset, span):
         env.filters[function.__name__] = function
     return env
 

@@ -29,9 +29,9 @@ def fits(query: Query, batch: ObservedBatch) -> Mask:
     """Which packets of the batch fit."""
     match query:
         case And(parts=parts):
-            return np.logical_and.reduce([np.ones(len(batch), np.bool_), *(fits(one, batch) for one in parts)])
+            return _every([fits(one, batch) for one in parts], batch)
         case Or(parts=parts):
-            return np.logical_or.reduce([np.zeros(len(batch), np.bool_), *(fits(one, batch) for one in parts)])
+            return ~_every([~fits(one, batch) for one in parts], batch)
         case Not(part=part):
             return ~fits(part, batch)
         case Exists(field=field):
@@ -39,31 +39,44 @@ def fits(query: Query, batch: ObservedBatch) -> Mask:
         case Text(word=word):
             columns = [values(field.name, batch) for field in PACKET_FIELDS if field.text]
             lower = word.lower()
-            return np.array([any(lower in str(v).lower() for v in row if v is not None) for row in zip(*columns, strict=True)], np.bool_)
-    test = _test(query)
+            return np.array(
+                [
+                    any(lower in str(v).lower() for v in row if v is not None)
+                    for row in zip(*columns, strict=True)
+                ],
+                np.bool_,
+            )
+    test = test_of(query)
     return np.array([value is not None and test(value) for value in values(query.field, batch)], np.bool_)
 
 
-def _test(query: Compare | In | Range | Cidr | Matches) -> Callable[[Any], bool]:
+def _every(masks: list[Mask], batch: ObservedBatch) -> Mask:
+    found = np.ones(len(batch), np.bool_)
+    for mask in masks:
+        found &= mask
+    return found
+
+
+def test_of(query: Compare | In | Range | Cidr | Matches) -> Callable[[Any], bool]:
     match query:
         case Compare(operator=sign, value=wanted):
-            return lambda value: _SIGNS[sign](value, _comparable(wanted))
-        case In(values=wanted):
-            several = [_comparable(one) for one in wanted]
+            return lambda value: _SIGNS[sign](value, comparable(wanted))
+        case In(values=listed):
+            several = [comparable(one) for one in listed]
             return lambda value: value in several
         case Range(low=low, high=high):
-            return lambda value: (low is None or value >= _comparable(low)) and (
-                high is None or value <= _comparable(high)
+            return lambda value: (
+                (low is None or value >= comparable(low)) and (high is None or value <= comparable(high))
             )
         case Cidr(network=network):
-            first, last = _comparable(network[0]), _comparable(network[-1])
+            first, last = comparable(network[0]), comparable(network[-1])
             return lambda value: first <= value <= last
         case Matches(pattern=pattern):
             compiled = re.compile(_regular(pattern), re.IGNORECASE | re.DOTALL)
             return lambda value: compiled.fullmatch(value) is not None
 
 
-def _comparable(value: Operand) -> Any:
+def comparable(value: Operand) -> Any:
     """Addresses as 128 bits: IPv4 as ::ffff:a.b.c.d."""
     if isinstance(value, str | int):
         return value
@@ -73,7 +86,9 @@ def _comparable(value: Operand) -> Any:
 def _regular(pattern: str) -> str:
     signs = {"*": ".*", "?": "."}
     parts = re.findall(r"\\.|.", pattern, re.DOTALL)
-    return "".join(re.escape(part[1]) if len(part) == 2 else signs.get(part, re.escape(part)) for part in parts)
+    return "".join(
+        re.escape(part[1]) if len(part) == 2 else signs.get(part, re.escape(part)) for part in parts
+    )
 
 
 def values(name: str, batch: ObservedBatch) -> list[Any]:
@@ -81,12 +96,12 @@ def values(name: str, batch: ObservedBatch) -> list[Any]:
     field = BY_NAME[name]
     read = field.read(batch)
     present = np.ones(len(batch), np.bool_) if read.present is None else read.present
+    found: list[Any]
     match field.type:
-        case Type.KEYWORD if read.array.dtype.kind != "S":
-            found: list[Any] = [read.words[code] if there else None for code, there in zip(read.array.tolist(), present, strict=True)]
-            return found
-        case Type.KEYWORD:
+        case Type.KEYWORD if read.array.dtype.kind == "S":
             found = [value.decode() for value in read.array.tolist()]
+        case Type.KEYWORD:
+            found = [read.words[code] if code < len(read.words) else None for code in read.array.tolist()]
         case Type.IP | Type.MAC:
             found = [int.from_bytes(bytes(octets), "big") for octets in read.array]
         case _:

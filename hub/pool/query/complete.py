@@ -57,7 +57,11 @@ def complete(
     vocabulary = VOCABULARIES[what]
     last = tokens[-1] if tokens else None
     partial = None
-    if last is not None and last.end == at and (last.kind is Kind.WORD or not last.closed or last.kind in _WORDLIKE):
+    if (
+        last is not None
+        and last.end == at
+        and (last.kind is Kind.WORD or not last.closed or last.kind in _WORDLIKE)
+    ):
         partial = tokens.pop()
     start = partial.start if partial else at
     typed = partial.text if partial else ""
@@ -121,7 +125,11 @@ def _expected(tokens: Sequence[Token], vocabulary: Vocabulary) -> str:
 def _terms(vocabulary: Vocabulary) -> Iterable[tuple[str, str, str]]:
     for name in vocabulary.all_names:
         fields = vocabulary.find(name)
-        yield name, "field", fields[0].meaning if len(fields) == 1 else f"{fields[0].name} or {fields[1].name}"
+        yield (
+            name,
+            "field",
+            fields[0].meaning if len(fields) == 1 else f"{fields[0].name} or {fields[1].name}",
+        )
     for word in vocabulary.words:
         yield word, "word", "a protocol"
 
@@ -160,7 +168,8 @@ def _pick(offered: Iterable[tuple[str, str, str]], typed: str, start: int, end: 
     """What begins like what was typed, then what has it within; nothing when it is already there as a whole."""
     lower = typed.lower()
     found = [one for one in offered if lower in one[0].lower()]
-    found.sort(key=lambda one: not one[0].lower().lstrip('"').startswith(lower))
+    if typed:
+        found.sort(key=lambda one: (not one[0].lower().lstrip('"').startswith(lower), len(one[0])))
     if len(found) == 1 and found[0][0].lower() == lower:
         return []
     return [Suggestion(text, start, end, kind, meaning) for text, kind, meaning in found[:MOST]]

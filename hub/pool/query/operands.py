@@ -15,7 +15,8 @@ _NUMBER = re.compile(r"-?(?:\d{1,20}|0x[0-9a-f]{1,16})", re.ASCII | re.IGNORECAS
 _MAC = re.compile(r"[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 _HASH = re.compile(r"[0-9a-f]{16}", re.ASCII | re.IGNORECASE)
 _TIME = re.compile(
-    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})?)?", re.ASCII | re.IGNORECASE
+    r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2})?)(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})?)?",
+    re.ASCII | re.IGNORECASE,
 )
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -62,7 +63,9 @@ def time_of(text: str) -> int | None:
         return None
     day, clock, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}{(zone or 'Z').upper().replace('Z', '+00:00')}")
+        moment = datetime.fromisoformat(
+            f"{day}T{clock or '00:00'}{(zone or 'Z').upper().replace('Z', '+00:00')}"
+        )
     except ValueError:
         return None
     since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)

@@ -45,7 +45,11 @@ class _Parser:
             return And(())
         found = self._either()
         if (token := self._peek()) is not None:
-            text = "there is nothing that this closes" if token.kind in (Kind.CLOSE, Kind.CLOSE_LIST) else "not expected here"
+            text = (
+                "there is nothing that this closes"
+                if token.kind in (Kind.CLOSE, Kind.CLOSE_LIST)
+                else "not expected here"
+            )
             raise QueryError(f"{token.text}: {text}", token.start, token.end)
         return found
 
@@ -151,7 +155,11 @@ class _Parser:
                 values.append(value)
                 if self._take(closing):
                     break
-                self._need(f"the list isn't closed: {'}' if closing is Kind.CLOSE_LIST else ')'} is missing", Kind.COMMA, Kind.OR)
+                self._need(
+                    f"the list isn't closed: {'}' if closing is Kind.CLOSE_LIST else ')'} is missing",
+                    Kind.COMMA,
+                    Kind.OR,
+                )
         return lambda field: listed(field, values)
 
     def _each(self, fields: tuple[Field, ...], make: Callable[[Field], Query]) -> Query:

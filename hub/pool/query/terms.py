@@ -151,7 +151,8 @@ def _named(vocabulary: Vocabulary, token: Token) -> Query | None:
         return vocabulary.words[lower]
     if fields := vocabulary.find(lower):
         asked = tuple(
-            Compare(field.name, "=", True) if field.type is Type.BOOLEAN else Exists(field.name) for field in fields
+            Compare(field.name, "=", True) if field.type is Type.BOOLEAN else Exists(field.name)
+            for field in fields
         )
         return asked[0] if len(asked) == 1 else Or(asked)
     if lower in VOCABULARIES[What.PACKETS].words:

@@ -13,12 +13,13 @@ from hub.pool.query.ast import (
     In,
     Matches,
     Not,
+    Operand,
     Or,
     Query,
     Range,
     Text,
 )
-from hub.pool.query.operands import Operand, operand_text
+from hub.pool.query.operands import operand_text
 from hub.pool.query.tokens import quoted
 from hub.pool.query.vocabulary import VOCABULARIES, Vocabulary, What
 

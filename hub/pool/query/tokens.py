@@ -105,7 +105,8 @@ def _next(text: str, at: int, lenient: bool) -> Token:
 
 
 def _string(text: str, at: int, lenient: bool) -> Token:
-    quote, letters, place = text[at], [], at + 1
+    letters: list[str] = []
+    quote, place = text[at], at + 1
     while place < len(text):
         letter = text[place]
         if letter == quote:

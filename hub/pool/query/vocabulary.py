@@ -77,7 +77,9 @@ class Vocabulary:
         return [*self.either, *sorted(self.names, key=lambda name: ("." in name, name))]
 
 
-def _vocabulary(what: What, fields: Iterable[Field], names: Mapping[str, Field], words: dict[str, Query]) -> Vocabulary:
+def _vocabulary(
+    what: What, fields: Iterable[Field], names: Mapping[str, Field], words: dict[str, Query]
+) -> Vocabulary:
     known = {field.name for field in fields}
 
     def is_known(query: Query) -> bool:
@@ -92,7 +94,9 @@ def _vocabulary(what: What, fields: Iterable[Field], names: Mapping[str, Field],
 
 VOCABULARIES: Mapping[What, Vocabulary] = {
     What.PACKETS: _vocabulary(What.PACKETS, PACKET_FIELDS, BY_ANY_NAME, _WORDS),
-    What.CONVERSATIONS: _vocabulary(What.CONVERSATIONS, CONVERSATION_FIELDS, CONVERSATION_BY_ANY_NAME, _WORDS),
+    What.CONVERSATIONS: _vocabulary(
+        What.CONVERSATIONS, CONVERSATION_FIELDS, CONVERSATION_BY_ANY_NAME, _WORDS
+    ),
 }
 
 

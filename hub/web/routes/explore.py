@@ -6,10 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
+from hub.explore.clocks import clocks_view
+from hub.explore.conversation import SLACK_NS, conversation_view
+from hub.explore.lanes import ROW_PX, drawn, lane_x
 from hub.explore.question import LASTS, Question
 from hub.explore.rows import ShownPacket, shown
 from hub.explore.timeline import BUCKETS, Timeline, timeline
@@ -17,7 +21,7 @@ from hub.ledger.losses import losses_between
 from hub.pool.query import QueryError
 from hub.pool.query.parse import parse
 from hub.pool.query.vocabulary import What
-from hub.pool.store import ConversationRow, Store, StoreAway, StoreRefused, StoreStats
+from hub.pool.store import ConversationRow, OffsetRow, Store, StoreAway, StoreRefused, StoreStats
 from hub.registry import UnknownError
 from hub.web.running import Hub, hub_of
 
@@ -95,11 +99,11 @@ async def _result(hub: Hub, question: Question) -> Result:
     try:
         store = pool_of(hub)
         packets, conversations, after = await rows_of(store, question, None)
-        drawn, words = await timeline_of(hub, question)
+        over_time, words = await timeline_of(hub, question)
         stats = None if packets or conversations else await store.stats()
     except (StoreAway, StoreRefused, QueryError) as error:
         return Result((), (), None, None, "", None, str(error))
-    return Result(packets, conversations, after, drawn, words, stats)
+    return Result(packets, conversations, after, over_time, words, stats)
 
 
 @get("/explore")
@@ -122,8 +126,6 @@ async def explore_page(request: AnyRequest) -> Response[str]:
 
 
 def _link(path: str, question: Question, **other: str) -> str:
-    from urllib.parse import urlencode
-
     absolute = other.pop("absolute", "") != ""
     return f"{path}?{urlencode(question.parameters(absolute=absolute, **other))}"
 
@@ -158,23 +160,35 @@ async def explore_rows(request: AnyRequest) -> Response[str]:
 @get("/explore/conversations/{id:str}")
 async def conversation_page(request: AnyRequest, id: FromPath[str]) -> Response[str]:
     """One conversation: its vantage points as lanes."""
-    from hub.explore.conversation import conversation_view
-
     hub = hub_of(request)
     row = await pool_of(hub).conversation(id[:64])
     if row is None:
         raise UnknownError("no such conversation: it was removed, or its address is wrong")
     view = await conversation_view(pool_of(hub), row)
-    return hub.pages.page(request, "pages/conversation.html", view=view)
+    around = Question.read(
+        {
+            "q": view.query,
+            "since": str(max(0, row.first_ns - SLACK_NS)),
+            "until": str(row.last_ns + SLACK_NS + 1),
+        },
+        time.time_ns(),
+    )
+    return hub.pages.page(
+        request,
+        "pages/conversation.html",
+        view=view,
+        drawn=drawn(view.lanes, view.segments),
+        xs=[lane_x(lane.number, len(view.lanes)) for lane in view.lanes],
+        row_px=ROW_PX,
+        link=_link("/explore", around),
+    )
 
 
 @get("/clocks")
 async def clocks_page(request: AnyRequest) -> Response[str]:
     """The agents' clocks over time: ?last= or ?since=&until=."""
-    from hub.explore.clocks import clocks_view
-
     hub, question = hub_of(request), asked(request)
-    problem, offsets = "", []
+    problem, offsets = "", list[OffsetRow]()
     try:
         offsets = list(await pool_of(hub).offsets(since_ns=question.since_ns, until_ns=question.until_ns))
     except (StoreAway, StoreRefused) as error:

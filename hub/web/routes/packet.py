@@ -1,18 +1,24 @@
 """One packet of the page Live, opened: its protocol tree and its bytes, by tshark where that is asked for."""
 
+import struct
 from typing import Any
+from urllib.parse import urlencode
 
 from litestar import Request, Response, get
 
 from hub.dissect.tshark import TsharkError
 from hub.live.lookup import FoundPacket, PacketGone
 from hub.observation import Observation
+from hub.observe.decode import observe
 from hub.web.packet_view import packet_view, tree_lines
 from hub.web.running import hub_of
+from wire.body import Columns
 
 AnyRequest = Request[Any, Any, Any]
 
 _MAX_DIGITS = 19
+AROUND_NS = 30 * 60 * 10**9
+"""Of a conversation this much before and behind one of its packets is shown."""
 
 
 async def _found(request: AnyRequest) -> tuple[FoundPacket, int]:
@@ -38,7 +44,24 @@ async def open_packet(request: AnyRequest) -> Response[str]:
         tshark=hub.tshark.program is not None,
         observation=request.query_params["observation"],
         heard=heard_ns,
+        follow=_conversation_of(found) if hub.pool is not None else "",
     )
+
+
+def _conversation_of(found: FoundPacket) -> str:
+    """Where Explore shows the packet's conversation, some time around it; "" where it belongs to none."""
+    size = struct.pack("<I", len(found.data))
+    time_ns = struct.pack("<Q", found.time_ns)
+    seen = observe(Columns(time_ns, size, size, b"\0\0", found.data), found.header.link_type)
+    community_id = bytes(seen.community_id[0]).decode()
+    if not community_id:
+        return ""
+    around = {
+        "q": f"community_id:{community_id}",
+        "since": str(max(0, found.time_ns - AROUND_NS)),
+        "until": str(found.time_ns + AROUND_NS),
+    }
+    return f"/explore?{urlencode(around)}"
 
 
 @get("/live/packet/tshark")
