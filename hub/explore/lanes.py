@@ -151,4 +151,8 @@ def _row(segment: Segment, number: int, lanes: Sequence[Lane]) -> DrawnSegment:
 
 def _told(sight: Sight, lane: Lane) -> str:
     twice = f", seen {sight.copies} times" if sight.copies > 1 else ""
-    return f"{lane.agent} {lane.interface}{twice}"
+    if sight.low_ns is None or sight.high_ns is None:
+        within = "its clock isn't known"
+    else:
+        within = f"within {sight.low_ns - sight.time_ns:+,} … {sight.high_ns - sight.time_ns:+,} ns"
+    return f"{lane.agent} {lane.interface}, {within}{twice}"

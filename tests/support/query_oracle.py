@@ -46,7 +46,7 @@ def fits(query: Query, batch: ObservedBatch) -> Mask:
                 ],
                 np.bool_,
             )
-    test = test_of(query)
+    test = _test(query)
     return np.array([value is not None and test(value) for value in values(query.field, batch)], np.bool_)
 
 
@@ -57,26 +57,26 @@ def _every(masks: list[Mask], batch: ObservedBatch) -> Mask:
     return found
 
 
-def test_of(query: Compare | In | Range | Cidr | Matches) -> Callable[[Any], bool]:
+def _test(query: Compare | In | Range | Cidr | Matches) -> Callable[[Any], bool]:
     match query:
         case Compare(operator=sign, value=wanted):
-            return lambda value: _SIGNS[sign](value, comparable(wanted))
+            return lambda value: _SIGNS[sign](value, _comparable(wanted))
         case In(values=listed):
-            several = [comparable(one) for one in listed]
+            several = [_comparable(one) for one in listed]
             return lambda value: value in several
         case Range(low=low, high=high):
             return lambda value: (
-                (low is None or value >= comparable(low)) and (high is None or value <= comparable(high))
+                (low is None or value >= _comparable(low)) and (high is None or value <= _comparable(high))
             )
         case Cidr(network=network):
-            first, last = comparable(network[0]), comparable(network[-1])
+            first, last = _comparable(network[0]), _comparable(network[-1])
             return lambda value: first <= value <= last
         case Matches(pattern=pattern):
             compiled = re.compile(_regular(pattern), re.IGNORECASE | re.DOTALL)
             return lambda value: compiled.fullmatch(value) is not None
 
 
-def comparable(value: Operand) -> Any:
+def _comparable(value: Operand) -> Any:
     """Addresses as 128 bits: IPv4 as ::ffff:a.b.c.d."""
     if isinstance(value, str | int):
         return value

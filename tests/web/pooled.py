@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.archive.reading import read_subject
+from hub.pool.embedded.store import EmbeddedStore
 from hub.pool.observed import AgentNames, ClockOffset, ObservedBatch
 from hub.pool.store import Store
+from tests.hub.parts import running
 from tests.support.nats_backbone import until
-from tests.support.oracle_store import OracleStore
 from tests.web.fake_agent import FakeAgent
 from tests.web.site import Browser, Site
 from tests.web.test_live import stage, start
@@ -58,9 +59,11 @@ async def pooled(directory: Path) -> AsyncIterator[Pooled]:
     async with stage(directory) as (where, client, agent):
         session = await start(client)
         await until(lambda: session in agent.chains)
-        store = OracleStore()
-        where.hub.pool = store
-        yield Pooled(where, client, agent, session, store)
+        store = EmbeddedStore(directory / "explored")
+        async with running(store.run()):
+            await store.opened.wait()
+            where.hub.pool = store
+            yield Pooled(where, client, agent, session, store)
 
 
 def tcp_packet(

@@ -9,6 +9,8 @@ import time
 from html import unescape
 from pathlib import Path
 
+import pytest
+
 from hub.pool.observed import ClockOffset
 from hub.pool.store import ConversationRow, OffsetRow
 from tests.support.captures import read_capture
@@ -17,6 +19,8 @@ from tests.web.pooled import Pooled, pooled, tcp_packet
 from tests.web.test_packet import dns_packet
 
 HOSTILE = b"=cmd<img src=x onerror=alert(1)>"
+
+pytestmark = pytest.mark.slow
 
 
 async def page(pool: Pooled, query: str = "", **more: str) -> tuple[int, str]:

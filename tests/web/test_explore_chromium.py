@@ -1,4 +1,4 @@
-"""Explore in a real browser: completion, what is wrong while it is written, a time by dragging and by keyboard, lanes."""
+"""Explore in a real browser: completion, what is wrong while it is written, a time by dragging and by keys, lanes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tests.web.test_chromium import browser, log_in
 from tests.web.test_explore import conversation
 
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_query_is_completed_corrected_and_its_packet_opened(tmp_path: Path) -> None:
@@ -91,7 +93,6 @@ async def test_a_time_is_chosen_by_keyboard_and_by_dragging(tmp_path: Path) -> N
         assert complaints == []
 
 
-@pytest.mark.slow
 async def test_lanes_by_keyboard_and_on_a_small_screen(tmp_path: Path) -> None:
     async with pooled(tmp_path) as pool, browser() as (context, complaints):
         batches = await pool.send([tcp_packet(2), tcp_packet(16, payload=b"data", sequence=1001)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from hub.explore.question import Question
 from hub.explore.tables import as_csv, as_json
 from hub.http.streaming import download
 from hub.pool.query.vocabulary import What
-from hub.web.routes.explore import asked, pool_of
+from hub.web.routes.explore import pool_of
 from hub.web.running import hub_of
 from wire.errors import WireError
 
@@ -23,10 +24,11 @@ FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
 
 def _usable(request: AnyRequest, what: What) -> Question:
-    question = asked(request)
-    if question.what is not what:
-        raise WireError(f"this address is of {what}, and what={question.what}")
-    question.usable  # noqa: B018  # raises what is wrong with it before the download begins
+    if request.query_params.get("what", what) != what:
+        raise WireError(f"this address is of {what}, and what={request.query_params['what'][:40]}")
+    question = Question.read({**request.query_params, "what": str(what)}, time.time_ns())
+    if question.error is not None:
+        raise question.error
     if question.time_error:
         raise WireError(question.time_error)
     return question

@@ -240,11 +240,13 @@ def queries(fields: list[Field]) -> st.SearchStrategy[Query]:
     )
 
 
+@pytest.mark.slow
 @given(queries(list(PACKET_FIELDS)))
 def test_a_query_of_packets_is_read_as_it_was_written(query: Query) -> None:
     assert parse(to_text(query)) == query
 
 
+@pytest.mark.slow
 @given(queries(list(CONVERSATION_FIELDS)))
 def test_a_query_of_conversations_is_read_as_it_was_written(query: Query) -> None:
     assert parse(to_text(query, What.CONVERSATIONS), What.CONVERSATIONS) == query
