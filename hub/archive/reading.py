@@ -74,9 +74,18 @@ async def stream_state(bus: Bus, stream: str) -> StreamState:
 
 async def first_since(bus: Bus, stream: str, subject: str, since_rfc3339: str) -> Stored | None:
     """The subject's first message stored at or after a time; None when there is none."""
+    return await _one(bus, stream, {"start_time": since_rfc3339, "next_by_subj": subject})
+
+
+async def first_from(bus: Bus, stream: str, subject: str, sequence: int) -> Stored | None:
+    """The subject's first message at or after a sequence of the stream; None when there is none."""
+    return await _one(bus, stream, {"seq": sequence, "next_by_subj": subject})
+
+
+async def _one(bus: Bus, stream: str, question: dict[str, object]) -> Stored | None:
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
         client = await bus.client()
-    body = orjson.dumps({"start_time": since_rfc3339, "next_by_subj": subject})
+    body = orjson.dumps(question)
     reply = await client.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout=ANSWER_TIMEOUT_S)
     headers = reply.headers or {}
     return None if _status(headers) else Stored(int(headers["Nats-Sequence"]), reply.data)

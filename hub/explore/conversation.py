@@ -119,7 +119,7 @@ def _from_packets(
         group = groups.setdefault((key, time), _Group(packet.info, packet.length, forward, packet.rule))
         half = packet.uncertainty_ns
         low, high = (None, None) if half is None else (packet.time_ns - half, packet.time_ns + half)
-        group.sights[place] = Sight(place, packet.time_ns, low, high, packet.observation, packet.heard_ns, 1)
+        group.sights[place] = Sight(place, packet.time_ns, low, high, packet.observation, 1)
         if forward and isinstance(ttl := row.values.get("ip.ttl"), int):
             ttls.setdefault(place, ttl)
     order = sorted(range(len(places)), key=lambda place: -ttls.get(place, 0))
@@ -142,7 +142,6 @@ def _from_packets(
                             s.low_ns,
                             s.high_ns,
                             s.observation,
-                            s.heard_ns,
                             s.copies,
                         )
                         for s in group.sights.values()

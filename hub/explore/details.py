@@ -112,7 +112,6 @@ def _sight(seen: object, places: int) -> Sight | None:
         _integer(padded[2]),
         _integer(padded[3]),
         _text(padded[4]),
-        0,
         max(1, _integer(padded[5]) or 1),
     )
 

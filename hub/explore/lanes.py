@@ -43,7 +43,6 @@ class Sight:
     high_ns: int | None
     """The guaranteed interval; None: unknown."""
     observation: str
-    heard_ns: int
     copies: int
     """How often it was seen here; above 1: duplicates."""
 
@@ -89,7 +88,7 @@ class Dot:
     copies: int
     text: str
     observation: str
-    heard_ns: int
+    time_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +135,7 @@ def _row(segment: Segment, number: int, lanes: Sequence[Lane]) -> DrawnSegment:
 
     way = sorted(segment.sights, key=lambda sight: sight.place, reverse=not segment.forward)
     dots = [
-        Dot(
-            lane_x(s.place, count), at(s.place), s.copies, _told(s, lanes[s.place]), s.observation, s.heard_ns
-        )
+        Dot(lane_x(s.place, count), at(s.place), s.copies, _told(s, lanes[s.place]), s.observation, s.time_ns)
         for s in way
     ]
     seen = {sight.place for sight in way}

@@ -19,7 +19,7 @@ import nats.errors
 import numpy as np
 from numpy.typing import NDArray
 
-from hub.archive.finding import find_batch
+from hub.archive.finding import find_batch, find_by_marks
 from hub.archive.reading import ArchiveError
 from hub.bus import Bus
 from hub.explore.question import Question
@@ -40,8 +40,8 @@ CHUNK_BYTES = 1 << 20
 MAX_HELD_BYTES = 64 << 20
 """Of batches in memory."""
 MAX_INTERFACES = 10_000
-BEFORE_NS = 5 * 10**9
-"""Where a batch isn't found where it should be, it is looked for from this much earlier on."""
+NEAR = 16
+"""Batches that are looked at from a packet's own time on: the archive stores most a moment after they were captured."""
 READ_TIMEOUT_S = 10.0
 
 
@@ -166,14 +166,12 @@ class MergedPcapng:
         if keys is None:
             keys = [key.signing_public for key in self._registry.agents.keys(name.agent)]
             self._keys[name.agent] = keys
-        stored = row.values.get("event.ingested")
-        stored_ns = stored if isinstance(stored, int) else row.time_ns
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                for since_ns in (stored_ns, stored_ns - BEFORE_NS):
-                    batch = await find_batch(self._bus, name, since_ns, keys)
-                    if batch is not None and batch.header.kind is Kind.PACKETS:
-                        return await asyncio.to_thread(_decoded, batch.header, decode_columns(batch))
+                batch = await find_batch(self._bus, name, row.time_ns, keys, most=NEAR)
+                batch = batch or await find_by_marks(self._registry, self._bus, name, keys)
+                if batch is not None and batch.header.kind is Kind.PACKETS:
+                    return await asyncio.to_thread(_decoded, batch.header, decode_columns(batch))
         except (TimeoutError, nats.errors.Error) as error:
             raise ArchiveError("the archive doesn't answer; the file is incomplete") from error
         except WireError:

@@ -57,8 +57,6 @@ class ShownPacket:
     corrected: bool
     """The two clocks' offset was known."""
     uncertainty_ns: int | None
-    heard_ns: int
-    """When the archive stored it: where it is looked for. 0: unknown."""
     agent: str
     interface: str
     source: str
@@ -83,7 +81,6 @@ def shown(row: PacketRow) -> ShownPacket:
         _number(values, "timestamp_ns") or row.time_ns,
         "clock.offset_ns" in values,
         _number(values, "clock.uncertainty_ns"),
-        _number(values, "event.ingested") or 0,
         _text(values, "agent_id"),
         _text(values, "observer.ingress.interface.name"),
         _text(values, "source.ip") or _text(values, "source.mac"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import nats.errors
 import numpy as np
 
-from hub.archive.finding import find_batch, opened
+from hub.archive.finding import MAX_READ, find_batch, find_by_marks, opened
 from hub.archive.reading import ArchiveError
 from hub.bus import Bus
 from hub.live.recent import RecentBatches
@@ -16,9 +16,10 @@ from hub.observation import BatchName, Observation
 from hub.registry import Registry, UnknownError
 from wire.batch import Header, Kind, OpenBatch, decode_columns
 
-BEFORE_S = (0.25, 5.0)
-"""The archive is read from this long before the hub heard of the batch; then, since its server's clock may be another
-one, from earlier on."""
+BEFORE_NS = 250_000_000
+"""The archive is read from this long before the hub heard of the batch; then where the ledger's marks say."""
+NEAR = 128
+"""Batches that are looked at from there on."""
 READ_TIMEOUT_S = 5.0
 MAX_READERS = 4
 """Requests that read the archive at once; the others wait within their READ_TIMEOUT_S."""
@@ -70,13 +71,12 @@ class PacketLookup:
         return await asyncio.to_thread(_packet, batch, observation.index)
 
     async def _archived(self, name: BatchName, heard_ns: int, keys: list[bytes]) -> OpenBatch | None:
-        """Read the archive from about the time the batch was heard of; None: it isn't there."""
+        """Read the archive where the batch may be; None: it isn't there."""
         try:
             async with asyncio.timeout(READ_TIMEOUT_S), self._readers:
-                for before_s in BEFORE_S:
-                    since_ns = heard_ns - int(before_s * 1e9)
-                    if (batch := await find_batch(self._bus, name, since_ns, keys)) is not None:
-                        return batch
+                most = NEAR if heard_ns else MAX_READ
+                batch = await find_batch(self._bus, name, heard_ns - BEFORE_NS, keys, most=most)
+                return batch or await find_by_marks(self._registry, self._bus, name, keys)
         except (TimeoutError, nats.errors.Error) as error:
             raise ArchiveError("the archive doesn't answer in time") from error
         return None

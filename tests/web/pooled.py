@@ -11,6 +11,7 @@ from pathlib import Path
 from hub.archive.reading import read_subject
 from hub.pool.embedded.store import EmbeddedStore
 from hub.pool.observed import AgentNames, ClockOffset, ObservedBatch
+from hub.pool.pool import Pool
 from hub.pool.store import Store
 from tests.hub.parts import running
 from tests.support.nats_backbone import until
@@ -62,7 +63,7 @@ async def pooled(directory: Path) -> AsyncIterator[Pooled]:
         store = EmbeddedStore(directory / "explored")
         async with running(store.run()):
             await store.opened.wait()
-            where.hub.pool = store
+            where.hub.pool = Pool(where.hub.registry, where.hub.bus, store, bytes(16))
             yield Pooled(where, client, agent, session, store)
 
 

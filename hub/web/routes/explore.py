@@ -54,8 +54,8 @@ NOTHING = Result((), (), None, None, "", None)
 def pool_of(hub: Hub) -> Store:
     """The store; StoreAway where this hub has none."""
     if hub.pool is None:
-        raise StoreAway("this hub pools nothing: there is nothing to explore")
-    return hub.pool
+        raise StoreAway("the pool is switched off (pool_store in hub.yaml): there is nothing to explore")
+    return hub.pool.store
 
 
 def asked(request: AnyRequest) -> Question:
