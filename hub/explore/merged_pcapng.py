@@ -40,8 +40,10 @@ CHUNK_BYTES = 1 << 20
 MAX_HELD_BYTES = 64 << 20
 """Of batches in memory."""
 MAX_INTERFACES = 10_000
+BEFORE_NS = 1_000_000
+"""The time a batch was stored is known to less than this."""
 NEAR = 16
-"""Batches that are looked at from a packet's own time on: the archive stores most a moment after they were captured."""
+"""Batches that are looked at from there on; then the ledger's marks are asked."""
 READ_TIMEOUT_S = 10.0
 
 
@@ -168,7 +170,9 @@ class MergedPcapng:
             self._keys[name.agent] = keys
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                batch = await find_batch(self._bus, name, row.time_ns, keys, most=NEAR)
+                stored = row.values.get("event.ingested")
+                since_ns = (stored if isinstance(stored, int) else row.time_ns) - BEFORE_NS
+                batch = await find_batch(self._bus, name, since_ns, keys, most=NEAR)
                 batch = batch or await find_by_marks(self._registry, self._bus, name, keys)
                 if batch is not None and batch.header.kind is Kind.PACKETS:
                     return await asyncio.to_thread(_decoded, batch.header, decode_columns(batch))

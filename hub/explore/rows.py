@@ -57,6 +57,8 @@ class ShownPacket:
     corrected: bool
     """The two clocks' offset was known."""
     uncertainty_ns: int | None
+    stored_ns: int
+    """When the archive stored it: where it is looked for."""
     agent: str
     interface: str
     source: str
@@ -81,6 +83,7 @@ def shown(row: PacketRow) -> ShownPacket:
         _number(values, "timestamp_ns") or row.time_ns,
         "clock.offset_ns" in values,
         _number(values, "clock.uncertainty_ns"),
+        _number(values, "event.ingested") or row.time_ns,
         _text(values, "agent_id"),
         _text(values, "observer.ingress.interface.name"),
         _text(values, "source.ip") or _text(values, "source.mac"),
