@@ -74,7 +74,9 @@ async def find_by_marks(
         else:
             low = middle
     # Batches in flight may be stored in another order: one mark earlier.
-    return await _read_on(bus, name, await first_from(bus, stream, subject, marks[max(0, low - 1)]), keys)
+    return await _read_on(
+        bus, name, await first_from(bus, stream, subject, marks[max(0, low - 1)]), keys, MAX_READ
+    )
 
 
 def _place(name: BatchName) -> tuple[str, str]:
@@ -91,7 +93,7 @@ def _order(message: bytes, boots: dict[bytes, int]) -> tuple[int, int]:
 
 
 async def _read_on(
-    bus: Bus, name: BatchName, first: Stored | None, keys: Sequence[bytes], most: int = MAX_READ
+    bus: Bus, name: BatchName, first: Stored | None, keys: Sequence[bytes], most: int
 ) -> OpenBatch | None:
     """The batch, if it is the first or among the next `most`."""
     if first is None:
