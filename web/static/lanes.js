@@ -3,10 +3,10 @@
 "use strict";
 (() => {
   const box = document.getElementById("lanes");
-  const pane = document.getElementById("packet");
+  const pane = globalThis.wirepool?.pane;
   const status = document.getElementById("lane-status");
   const table = document.getElementById("lane-table");
-  if (!box || !table) return;
+  if (!box || !table || !pane) return;
   const rows = [...table.tBodies[0].rows];
   const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
   const drawn = [...box.querySelectorAll(".packet-row")];
@@ -23,10 +23,7 @@
     drawn[row]?.scrollIntoView({ block: "nearest" });
   };
 
-  const open = (observation, heard) => {
-    if (!observation) return;
-    htmx.ajax("GET", `/live/packet?${new URLSearchParams({ observation, heard })}`, { source: pane, target: pane, swap: "innerHTML" });
-  };
+  const open = (observation, heard) => { if (observation) pane.open(observation, heard); };
 
   box.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -55,22 +52,10 @@
     open(cell()?.dataset.observation, cell()?.dataset.heard ?? "");
   });
 
-  document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target !== pane) return;
-    pane.hidden = false;
-    pane.dispatchEvent(new CustomEvent("wirepool:packet", { detail: { focus: false } }));
-    pane.scrollIntoView({ block: "nearest" });
-  });
-  const close = () => {
-    if (pane.hidden) return;
-    pane.hidden = true;
-    pane.replaceChildren();
-    box.focus();
-  };
-  pane.addEventListener("click", (event) => { if (event.target.closest("[data-close-packet]")) close(); });
+  pane.element.addEventListener("wirepool:closed", () => box.focus());
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || pane.hidden) return;
+    if (event.key !== "Escape" || pane.element.hidden || document.querySelector("dialog[open]")) return;
     event.preventDefault();
-    close();
+    pane.close();
   });
 })();
