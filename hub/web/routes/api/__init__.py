@@ -4,7 +4,7 @@ The same session cookie and CSRF token as the pages; `POST /api/login` gives bot
 `{"error": {"status": …, "message": …}}`. Times are ns since 1970 as strings, since JSON's numbers lose them.
 """
 
-from hub.web.routes.api import agents, live, login, packets, pool, sessions
+from hub.web.routes.api import agents, explore, live, login, packets, pool, sessions
 
 handlers = [
     *login.handlers,
@@ -13,4 +13,5 @@ handlers = [
     *live.handlers,
     *packets.handlers,
     *pool.handlers,
+    *explore.handlers,
 ]
