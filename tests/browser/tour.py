@@ -49,13 +49,13 @@ class Scene:
     sessions: dict[str, str] = field(default_factory=dict)
     """Name of a state → session id."""
 
-    async def start(self, remembered: str, agent: str, interface: str = "eth0", **more: object) -> str:
-        """Start a session through the API and remember it."""
+    async def start(self, state: str, agent: str, interface: str = "eth0", **more: object) -> str:
+        """Start a session through the API and remember it by `state`."""
         body = {"agent": agent, "interface": interface} | more
         answer = await self.client.post_json("/api/sessions", body)
         assert answer.status_code == 201, answer.text
         session = str(answer.json()["session"]["id"])
-        self.sessions[remembered] = session
+        self.sessions[state] = session
         await until(lambda: session in self.agents[agent].chains)
         return session
 
