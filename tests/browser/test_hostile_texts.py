@@ -41,7 +41,8 @@ INTRUDERS = (
     "script:not([src^='/static/']), style, iframe, object, embed, base, marquee, video, math, plaintext, xmp, "
     "link:not([href^='/static/']), meta[http-equiv], svg:not([class]), img:not([src='/static/icon.svg']), "
     "[onerror], [onload], [onclick], [onfocus], [onmouseover], [ontoggle], [onbegin], [style*='fixed'], "
-    "a[href^='javascript'], a[href*='evil.example'], form[action^='javascript'], main h1 ~ h1, main main"
+    "a[href^='javascript'], a[href^='//'], a[href^='http'], a[href^='\\\\'], form[action^='javascript'], "
+    "main h1 ~ h1, main main"
 )
 JUDGE = """
 intruders => {
