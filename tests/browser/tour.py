@@ -198,6 +198,11 @@ async def _open_packet(page: Page, scene: Scene) -> None:
     await expect(page.get_by_test_id("packet-tree")).to_be_visible()
 
 
+async def _open_legend(page: Page, scene: Scene) -> None:
+    await _wait_rows(page, scene)
+    await page.get_by_test_id("legend").locator("summary").click()
+
+
 async def _ask_to_stop(page: Page, _: Scene) -> None:
     await page.get_by_test_id("stop-capture").first.click()
     await expect(page.get_by_test_id("confirm-yes")).to_be_visible()
@@ -288,6 +293,7 @@ EVERY_DAY = (
     Stop("start-wrong", "/live", _wrong_filter),
     Stop("live", "/live?session={running}", _wait_rows),
     Stop("live-packet", "/live?session={running}", _open_packet),
+    Stop("live-legend", "/live?session={running}", _open_legend),
     Stop("live-several", "/live?session={running},{paused},{refused},{huge}", _wait_rows),
     Stop("live-filter", "/live?session={running}", _change_filter),
     Stop("live-confirm", "/live?session={running}", _ask_to_stop),
