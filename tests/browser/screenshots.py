@@ -84,6 +84,8 @@ def documentation() -> int:
                 "counters",
             )
             page.screenshot(path=IMAGES / "live.png")
+            flood.terminate()  # the list follows: what is to be clicked must stay in sight
+            fetch(client, server.address, "index.html")
             rows.get_by_role("row").filter(has=page.locator(".c-protocol", has_text="HTTP")).first.click()
             page.get_by_role("treeitem", name="Start line").click()
             page.screenshot(path=IMAGES / "packet.png")
@@ -91,7 +93,6 @@ def documentation() -> int:
             page.goto(stand.url + "/agents")
             expect(page.get_by_test_id("agent-web1")).to_have_attribute("data-state", "online")
             page.screenshot(path=IMAGES / "agents.png")
-            flood.terminate()
             for session in sessions.values():
                 curl.order(session, "stop", "stopped")
                 curl.wait_balanced(session)
