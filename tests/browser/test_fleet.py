@@ -65,7 +65,7 @@ def test_from_the_first_page_to_the_first_packet_in_two_clicks(tmp_path: Path) -
             offered = page.get_by_test_id("first-capture").get_by_role("button").first
             expect(offered).to_be_visible(timeout=20_000)
             clicks.on(offered)
-            expect(page.get_by_test_id("rows").locator("tr").first).to_be_attached(timeout=20_000)
+            expect(page.get_by_test_id("rows").get_by_role("row").first).to_be_attached(timeout=20_000)
             assert clicks.made <= 2
             page.goto(stand.url + "/agents")
             expect(page.get_by_test_id("agents")).to_be_visible()

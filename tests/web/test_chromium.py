@@ -72,8 +72,7 @@ async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
         await expect(page.get_by_test_id("why-web1")).to_have_text(
             "eth0: it carries the default route by way of 10.0.0.1"
         )
-        await page.get_by_test_id("filter").fill("udp prt 9")
-        await page.get_by_test_id("filter").press("Tab")
+        await page.get_by_test_id("filter").press_sequentially("udp prt 9")
         await expect(page.get_by_test_id("filter-message")).to_contain_text("syntax error")
         await expect(page.get_by_test_id("filter")).to_have_attribute("aria-invalid", "true")
         await page.get_by_test_id("filter").fill("udp port 9")
@@ -100,7 +99,11 @@ async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
         await page.get_by_test_id("resume-capture").click()
         await expect(controls).to_have_attribute("data-state", "running")
         await page.get_by_test_id("change-filter").click()
+        await page.get_by_test_id("change-filter-text").fill("udp port 10 and")
+        await expect(page.get_by_test_id("change-filter-message")).to_contain_text("syntax error")
+        await expect(page.get_by_test_id("change-filter-text")).to_be_focused()
         await page.get_by_test_id("change-filter-text").fill("udp port 10")
+        await expect(page.get_by_test_id("change-filter-message")).to_contain_text("Valid")
         await page.get_by_test_id("apply-filter").click()
         await expect(page.get_by_test_id("session-filter")).to_have_text("udp port 10")
         await expect(page.get_by_test_id("filter-form")).to_be_hidden()

@@ -27,11 +27,11 @@
     const style = getComputedStyle(box);
     // Through a property of the element: a token may be light-dark(…), which a canvas doesn't know.
     const token = (name) => {
-      box.style.outlineColor = `var(${name})`;
-      return style.outlineColor;
+      box.style.color = `var(${name})`;
+      return style.color;
     };
     colours = { text: token("--muted"), line: token("--line"), packets: token("--accent"), bits: token("--good"), dropped: token("--bad") };
-    box.style.outlineColor = "";
+    box.style.color = "";
   };
 
   const drawDrops = (u) => {
@@ -123,6 +123,6 @@
   });
   document.addEventListener("visibilitychange", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  document.addEventListener("wirepool:theme", redraw);
   new ResizeObserver(() => { if (plot && box.clientWidth) plot.setSize({ width: box.clientWidth, height: box.clientHeight }); }).observe(box);
 })();
