@@ -39,27 +39,22 @@ class Look:
     rows: int
 
 
-def renderer(page: Page) -> int:
-    """Pid of the process that draws the page; the browser of a measurement has one tab."""
-    browser = page.context.browser
-    assert browser is not None
-    found = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
-    renderers = [int(one["id"]) for one in found if one["type"] == "renderer"]
-    return max(renderers, key=private_bytes)
+def private_bytes(whole: CDPSession) -> int:
+    """What the browser's renderers share with nobody: the one tab's, and an idle one that Chromium keeps ready."""
+    found = whole.send("SystemInfo.getProcessInfo")["processInfo"]
+    sizes = []
+    for pid in (int(one["id"]) for one in found if one["type"] == "renderer"):
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        sizes += [int(size) for size in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE)]
+    return 1024 * sum(sizes)
 
 
-def private_bytes(pid: int) -> int:
-    """What a process shares with nobody."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return 1024 * sum(int(size) for size in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE))
-
-
-def look(page: Page, session: CDPSession, pid: int, second: float) -> Look:
+def look(page: Page, session: CDPSession, whole: CDPSession, second: float) -> Look:
     """Collect garbage, then measure."""
     session.send("HeapProfiler.collectGarbage")
     metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
     rows = page.evaluate("() => wirepool.live.store.length + wirepool.live.store.forgotten")
-    return Look(second, int(metrics["JSHeapUsedSize"]), private_bytes(pid), rows)
+    return Look(second, int(metrics["JSHeapUsedSize"]), private_bytes(whole), rows)
 
 
 def slope(looks: list[Look]) -> float:
@@ -83,13 +78,15 @@ def watch(here: Bench, page: Page, minutes: float, rate: int, every_s: float) ->
     tab.send("Performance.enable")
     argv = ("tcpreplay", "-q", "-i", INTERFACE, "--preload-pcap", "--loop=0", f"--pps={rate}", str(capture))
     sending = here.sender.start(*argv, log="sending.log")
-    pid = renderer(page)
+    browser = page.context.browser
+    assert browser is not None
+    whole = browser.new_browser_cdp_session()
     begun = time.monotonic()
     time.sleep(5)  # its first rows are drawn, what is compiled is compiled
-    looks = [look(page, tab, pid, time.monotonic() - begun)]
+    looks = [look(page, tab, whole, time.monotonic() - begun)]
     while looks[-1].second < minutes * 60:
         page.wait_for_timeout(every_s * 1000)
-        looks.append(look(page, tab, pid, time.monotonic() - begun))
+        looks.append(look(page, tab, whole, time.monotonic() - begun))
     stop_process(sending)
     page.goto("about:blank")
     here.curl.order(session, "stop", "stopped")

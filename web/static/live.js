@@ -20,6 +20,7 @@
   let frozenAt = -1;       // rows in the picture while it is frozen; -1: it isn't
   let unseen = 0;          // arrived while not following or frozen
   let moved = 0;           // rows forgotten above what is looked at, since it was drawn
+  let toldForgotten = 0;
   let scheduled = false;
 
   const frozen = () => frozenAt >= 0;
@@ -29,13 +30,14 @@
     newRows.hidden = unseen === 0;
     newRows.textContent = `↓ ${unseen > 9999 ? "9999+" : unseen} new`;
     viewState.textContent = frozen() ? "view frozen" : following ? "" : "not following";
-    forgotten.hidden = store.forgotten === 0;
-    forgotten.textContent = `${count(store.forgotten)} rows forgotten`;
+    toldForgotten = store.forgotten;
+    forgotten.hidden = toldForgotten === 0;
+    forgotten.textContent = `${count(toldForgotten)} rows forgotten`;
   };
 
   const draw = () => {
     scheduled = false;
-    if (moved && !following) list.moveBy(-moved);
+    if (moved && (!following || frozen())) list.moveBy(-moved);
     if (frozen()) frozenAt = Math.max(0, frozenAt - moved);
     moved = 0;
     const total = frozen() ? frozenAt : store.length;
@@ -45,6 +47,7 @@
       list.draw(total);
     }
     if (total) message.hidden = true;
+    if (store.forgotten !== toldForgotten) tell();
   };
 
   const schedule = () => {
@@ -57,7 +60,7 @@
   const rest = () => {
     if (resting) return;
     resting = true;
-    setTimeout(() => { resting = false; tell(); if (!frozen()) schedule(); }, REST_MS);
+    setTimeout(() => { resting = false; tell(); if (!frozen() || moved) schedule(); }, REST_MS);
   };
   const take = (update) => {
     const looksAt = following && !frozen() ? 0 : Math.max(frozenAt, list.end());
