@@ -118,7 +118,7 @@ def ask_duckdb(packets: Packets) -> dict[str, float]:
     cursor = packets.connection.cursor()
     port = compile_packets(Or((Compare("source.port", "=", 443), Compare("destination.port", "=", 443))))
     to_port = compile_packets(Compare("destination.port", "=", 443))
-    window: dict[str, int] = {"since_ns": FIRST_TIMESTAMP_NS, "until_ns": FIRST_TIMESTAMP_NS + HOUR_NS}
+    window: dict[str, Any] = {"since_ns": FIRST_TIMESTAMP_NS, "until_ns": FIRST_TIMESTAMP_NS + HOUR_NS}
     names = list(ROW_QUESTIONS)
     return {
         names[0]: milliseconds(lambda: questions.count(cursor, port, **window)),

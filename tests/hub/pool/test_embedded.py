@@ -8,18 +8,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hub.pool.embedded.store import EmbeddedStore
-from hub.pool.observed import ClockOffset, Pooling
+from hub.pool.observed import ClockOffset, ObservedBatch, Pooling
 from hub.pool.store import OffsetRow, Retention
 from tests.hub.observe.made import CASES
 from tests.hub.parts import running
 from tests.hub.pool.made import START_NS, Made
 from tests.hub.pool.reference import told
 
-WHOLE = {"since_ns": 0, "until_ns": 2**63 - 1}
+WHOLE: dict[str, Any] = {"since_ns": 0, "until_ns": 2**63 - 1}
 
 
 @asynccontextmanager
@@ -34,7 +35,7 @@ async def opened(directory: Path) -> AsyncIterator[EmbeddedStore]:
 async def test_what_comes_back_is_what_the_fields_say(tmp_path: Path) -> None:
     """Every kind of frame, with each of its fields."""
     made = Made(level=Pooling.PAYLOAD)
-    batches = []
+    batches: list[ObservedBatch] = []
     for link_type in sorted({case.link_type for case in CASES.values()}):
         frames = [case.frame for case in CASES.values() if case.link_type == link_type]
         made.clock = None if len(batches) % 2 else ClockOffset(-5_000_000, -6_000_000, -4_500_000)

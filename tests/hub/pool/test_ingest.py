@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hub.ledger.ledger import Ledger
 from hub.ledger.session_books import session_books
-from hub.pool.analyze import Analyses
+from hub.pool.analyze import Analyses, Analysis
 from hub.pool.books import session_pool
 from hub.pool.embedded.store import EmbeddedStore
 from hub.pool.ingest import Ingest
@@ -22,7 +23,7 @@ from tests.hub.agent_side import FakeAgent, enrolled, udp_packet
 from tests.hub.parts import Parts, parts, running
 from tests.hub.pool.made import START_NS
 
-WHOLE = {"since_ns": 0, "until_ns": 2**63 - 1}
+WHOLE: dict[str, Any] = {"since_ns": 0, "until_ns": 2**63 - 1}
 KEY = bytes(16)
 
 
@@ -184,15 +185,19 @@ async def test_a_session_is_analysed_afterwards_goes_on_and_is_there_once(tmp_pa
             await until(
                 lambda: session_books(here.registry, agent.session).archived_packets == 600, "not archived"
             )
+
+            def now() -> Analysis:
+                found = analyses.get(agent.session)
+                assert found is not None
+                return found
+
             target.away = True
             analyses.start(agent.session, "other")
-            await until(
-                lambda: "waiting: " in analyses.get(agent.session).problem, "it doesn't say why it waits"
-            )  # type: ignore[union-attr]
+            await until(lambda: "waiting: " in now().problem, "it doesn't say why it waits")
             analyses.stop(agent.session)
             target.away = False
             analyses.start(agent.session, "other")
-            await until(lambda: analyses.get(agent.session).state == "done", "it doesn't end")  # type: ignore[union-attr]
+            await until(lambda: now().state == "done", "it doesn't end")
             found = analyses.get(agent.session)
             assert found is not None
             assert (found.packets, found.refused, found.total, found.share) == (600, 0, 600, 1.0)
@@ -200,5 +205,5 @@ async def test_a_session_is_analysed_afterwards_goes_on_and_is_there_once(tmp_pa
             page = await target.packets(None, **WHOLE, limit=1)
             assert abs(int(page.rows[0].values["event.ingested"]) - time.time_ns()) < 60 * 10**9
             analyses.start(agent.session, "other")
-            await until(lambda: analyses.get(agent.session).state == "done", "not a second time")  # type: ignore[union-attr]
+            await until(lambda: now().state == "done", "not a second time")
             assert await target.count(None, **WHOLE) == 600

@@ -22,7 +22,7 @@ from tests.hub.pool.made import START_NS, Made
 from tests.hub.pool.reference import told
 from tests.support.query_oracle import fits
 
-WHOLE: dict[str, int] = {"since_ns": 0, "until_ns": 2**63 - 1}
+WHOLE: dict[str, Any] = {"since_ns": 0, "until_ns": 2**63 - 1}
 Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
 
 
