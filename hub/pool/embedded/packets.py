@@ -39,6 +39,16 @@ MOST_KNOWN_FLOWS = 500_000
 LOW_WATER = 0.9
 """Of the bound on bytes: what retention goes down to."""
 
+_BATCH_TYPES = {
+    "id": "UINTEGER",
+    "source": "UINTEGER",
+    "sequence": "BIGINT",
+    "packets": "UINTEGER",
+    "last_ns": "BIGINT",
+    "clock_known": "BOOLEAN",
+    "uncertainty_ns": "BIGINT",
+    "stored_ns": "BIGINT",
+}
 _SCHEMA = (
     "CREATE TABLE about(version INTEGER)",
     f"INSERT INTO about VALUES({SCHEMA_VERSION})",
@@ -47,9 +57,7 @@ _SCHEMA = (
         id UINTEGER, agent VARCHAR, boot VARCHAR, session VARCHAR, lane VARCHAR, interface VARCHAR,
         hostname VARCHAR, address_high UBIGINT, address_low UBIGINT)""",
     # One row per batch: that it is here, and what its packets share.
-    """CREATE TABLE batches(
-        id UINTEGER, source UINTEGER, sequence BIGINT, packets UINTEGER, last_ns BIGINT,
-        clock_known BOOLEAN, uncertainty_ns BIGINT, stored_ns BIGINT)""",
+    f"CREATE TABLE batches({', '.join(f'{name} {kind}' for name, kind in _BATCH_TYPES.items())})",
     # Flow hash → Community ID, again each time a flow is met after a while.
     "CREATE TABLE flows(flow_hash UBIGINT, community_id VARCHAR, time_ns BIGINT)",
     *(
@@ -173,10 +181,7 @@ class Packets:
         ids = list(range(self._next_batch, self._next_batch + len(batches)))
         self._next_batch += len(batches)
         sources = [self._source(db, batch) for batch in batches]
-        db.executemany(
-            "INSERT INTO batches VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-            [_batch_row(*one) for one in zip(batches, ids, sources, strict=True)],
-        )
+        _insert(db, "batches", _BATCH_TYPES, _batch_rows(batches, ids, sources))
         self._insert_flows(db, batches)
         _insert(db, "packets", TYPES, gather(batches, ids, sources))
         _insert(db, "spoken", SPOKEN_TYPES, spoken(batches, ids))
@@ -304,12 +309,20 @@ def _chain(name: BatchName) -> Any:
     return name.agent, name.boot.hex(), name.session, name.lane.value
 
 
-def _batch_row(batch: ObservedBatch, id_: int, source: int) -> tuple[Any, ...]:
-    clock = batch.clock
-    uncertainty = clock.uncertainty_ns if clock else 0
-    last_ns = int(batch.corrected_ns().max())
-    known = clock is not None
-    return id_, source, batch.header.sequence, len(batch), last_ns, known, uncertainty, batch.stored_ns
+def _batch_rows(
+    batches: Sequence[ObservedBatch], ids: Sequence[int], sources: Sequence[int]
+) -> dict[str, Array]:
+    columns: dict[str, list[Any]] = {
+        "id": list(ids),
+        "source": list(sources),
+        "sequence": [batch.header.sequence for batch in batches],
+        "packets": [len(batch) for batch in batches],
+        "last_ns": [int(batch.corrected_ns().max()) for batch in batches],
+        "clock_known": [batch.clock is not None for batch in batches],
+        "uncertainty_ns": [batch.clock.uncertainty_ns if batch.clock else 0 for batch in batches],
+        "stored_ns": [batch.stored_ns for batch in batches],
+    }
+    return {name: np.array(column) for name, column in columns.items()}
 
 
 def _insert(
