@@ -43,6 +43,9 @@ When = Annotated[
     str, QueryParameter(description="ISO 8601 in UTC, or ns since 1970; goes before `last`.", max_length=40)
 ]
 Order = Annotated[Literal["oldest", "newest"], QueryParameter(description="Which comes first.")]
+Rows = Annotated[
+    Literal["packets", "conversations"], QueryParameter(description="Which rows the query is about.")
+]
 Limit = Annotated[int, QueryParameter(description="Rows at most.", ge=1, le=MAX_ROWS)]
 After = Annotated[str, QueryParameter(description="`after` of the answer before.", max_length=MAX_CURSOR)]
 Place = Annotated[
@@ -179,7 +182,7 @@ def _question(
 
 @get("/api/explore/query", tags=["Pool"], responses=problems())
 async def check_query(
-    request: AnyRequest, q: Ask = "", at: Place = 4_000, what: Literal["packets", "conversations"] = "packets"
+    request: AnyRequest, q: Ask = "", at: Place = 4_000, what: Rows = "packets"
 ) -> CheckedQuery:
     """Whether a query is right, and what could stand at a place in it."""
     found = complete(q, min(at, len(q)), What(what), known_values(hub_of(request)))
