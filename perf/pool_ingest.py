@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -163,13 +164,13 @@ def main() -> int:
             )
             rates["opened and decoded"].append(arguments.packets / taken)
             path = here / f"{number}.duckdb"
-            taken, packets = cpu(lambda path=path, batches=batches: into_duckdb(path, batches))
+            taken, packets = cpu(partial(into_duckdb, path, batches))
             rates["into DuckDB"].append(arguments.packets / taken)
             asked["DuckDB"] = ask_duckdb(packets)
             packets.close()
             sizes["DuckDB"] = path.stat().st_size / arguments.packets
             path = here / f"{number}.sqlite"
-            taken, rows = cpu(lambda path=path, batches=batches: into_sqlite(path, batches))
+            taken, rows = cpu(partial(into_sqlite, path, batches))
             rates["into SQLite"].append(arguments.packets / taken)
             asked["SQLite"] = {
                 name: milliseconds(lambda sql=sql, rows=rows: rows.execute(sql).fetchall())  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,10 +24,9 @@ def filled(page: str) -> str:
     for name, fields in (("packets", PACKET_FIELDS), ("conversations", CONVERSATION_FIELDS)):
         begin = f"<!-- generated: {name} -->\n"
         body = f"{begin}\n{_rows(fields)}\n\n<!-- end -->"
-        page, times = re.subn(
-            re.escape(begin) + ".*?<!-- end -->", lambda _, body=body: body, page, flags=re.DOTALL
-        )
-        assert times == 1, name
+        before, found, rest = page.partition(begin)
+        assert found, name
+        page = before + body + rest.partition("<!-- end -->")[2]
     return page
 
 

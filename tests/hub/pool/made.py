@@ -70,12 +70,17 @@ class Made:
         }
         message, _ = seal_batch(header, Body.of(encode_body(columns)), KEY)
         opened = open_batch(message, public=KEY.public)
-        options = {
-            "stored_ns": START_NS,
-            "level": self.level,
-            "names": self.names,
-            "clock": self.clock,
-        } | options
+        options = (
+            dict[str, Any](
+                {
+                    "stored_ns": START_NS,
+                    "level": self.level,
+                    "names": self.names,
+                    "clock": self.clock,
+                }
+            )
+            | options
+        )
         return ObservedBatch.of(opened, **options)
 
     def frames(

@@ -1,4 +1,4 @@
-"""The pool's ingest as a process of its own, to be killed: `python -m tests.hub.pool.run_ingest STATE REGISTRY POOL`."""
+"""The pool's ingest as a process to be killed: `python -m tests.hub.pool.run_ingest STATE REGISTRY POOL`."""
 
 from __future__ import annotations
 

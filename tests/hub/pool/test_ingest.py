@@ -78,7 +78,9 @@ async def test_books_add_up_whatever_the_level_and_however_often_a_batch_comes(t
                 for number in range(3):
                     message = agent.packets(packets(10, 10 * number))
                     # The server has forgotten the first one's id when it comes again: stored twice.
-                    await agent.publish(message, replace(message, id=f"again-{agent.name}-{number}"), acknowledge=False)
+                    await agent.publish(
+                        message, replace(message, id=f"again-{agent.name}-{number}"), acknowledge=False
+                    )
                 await agent.publish(agent.closing())
             books = [session_books(here.registry, agent.session) for agent in agents]
 
