@@ -30,6 +30,7 @@ extensions = [
     extension("agent._payload", "agent/_payload.c"),
     extension("agent._libpcap", "agent/_libpcap.c"),
     extension("hub.observe._observe", "hub/observe/_observe.c"),
+    extension("hub.pool.elastic._bulk", "hub/pool/elastic/_bulk.c"),
 ]
 if sys.platform == "linux":  # AF_PACKET is Linux's
     extensions.append(extension("agent._tpacket", "agent/_tpacket.c"))

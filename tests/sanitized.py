@@ -39,6 +39,7 @@ def build(root: Path, tree: Path) -> Path:
         "agent._payload",
         "agent._tpacket",
         "hub.observe._observe",
+        "hub.pool.elastic._bulk",
         "wire._columns",
     )
     probe = f"import importlib; print([importlib.import_module(name).__file__ for name in {names}])"
