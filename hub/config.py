@@ -109,8 +109,8 @@ SETTINGS: tuple[Setting, ...] = (
         "pool_store",
         "embedded",
         "word",
-        "Where packets can be searched: embedded (files of the hub's own) or off.",
-        _choice("embedded", "off"),
+        "Where packets can be searched: embedded (files of the hub's own), elasticsearch or off.",
+        _choice("embedded", "elasticsearch", "off"),
     ),
     Setting(
         "pooling",
@@ -133,6 +133,66 @@ SETTINGS: tuple[Setting, ...] = (
         "How long the pool keeps packets and conversations; empty: until its size is reached.",
         _optional(_integer(60, 3650 * DAY_S)),
     ),
+    Setting(
+        "elasticsearch_url",
+        None,
+        "addresses",
+        "Elasticsearch 7.17 or 8.x for the pool, as https://host:9200; several of one cluster with commas between.",
+        _optional(_text),
+    ),
+    Setting(
+        "elasticsearch_user",
+        None,
+        "name",
+        "User there; its password stands alone in elasticsearch_password_file.",
+        _optional(_text),
+    ),
+    Setting("elasticsearch_password_file", None, "file", "File with that user's password.", _optional(_text)),
+    Setting(
+        "elasticsearch_api_key_file",
+        None,
+        "file",
+        "File with an API key as Elasticsearch gives it (`encoded`), instead of user and password.",
+        _optional(_text),
+    ),
+    Setting(
+        "elasticsearch_ca",
+        None,
+        "file",
+        "Certificates (PEM) that are trusted for Elasticsearch; by default those of this host.",
+        _optional(_text),
+    ),
+    Setting("elasticsearch_prefix", "wirepool", "word", "What the names of its indices begin with.", _text),
+    Setting(
+        "elasticsearch_indices",
+        "shared",
+        "word",
+        "shared: one index of packets a day; session: one per session and day.",
+        _choice("shared", "session"),
+    ),
+    Setting("elasticsearch_shards", 1, "shards", "Of each new index.", _integer(1, 64)),
+    Setting(
+        "elasticsearch_replicas",
+        1,
+        "copies",
+        "Further copies of each new index; 0 where the cluster has one node.",
+        _integer(0, 8),
+    ),
+    Setting(
+        "elasticsearch_max_bytes",
+        None,
+        "bytes",
+        "How much its indices may take, copies included; beyond it the oldest days go. Empty: no bound.",
+        _optional(_integer(64 << 20, 1 << 60)),
+    ),
+    Setting(
+        "traces_url",
+        None,
+        "address",
+        "OpenTelemetry collector (OTLP over HTTP) that gets traces of batches, as http://host:4318; empty: none.",
+        _optional(_text),
+    ),
+    Setting("traces_percent", 1, "%", "How many of a hundred batches are traced.", _integer(1, 100)),
     Setting(
         "log_level",
         "info",
@@ -160,6 +220,18 @@ class HubSettings:
     pooling: str = "headers"
     pool_max_bytes: int | None = 4 << 30
     pool_retention_s: int | None = None
+    elasticsearch_url: str | None = None
+    elasticsearch_user: str | None = None
+    elasticsearch_password_file: str | None = None
+    elasticsearch_api_key_file: str | None = None
+    elasticsearch_ca: str | None = None
+    elasticsearch_prefix: str = "wirepool"
+    elasticsearch_indices: str = "shared"
+    elasticsearch_shards: int = 1
+    elasticsearch_replicas: int = 1
+    elasticsearch_max_bytes: int | None = None
+    traces_url: str | None = None
+    traces_percent: int = 1
     log_level: str = "info"
 
 

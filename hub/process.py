@@ -33,15 +33,19 @@ from hub.config import HubSettings
 from hub.ledger.ledger import Ledger
 from hub.live.feed import LiveFeed
 from hub.live.lookup import PacketLookup
+from hub.pool.elastic.settings import elastic_store
 from hub.pool.embedded.store import EmbeddedStore
 from hub.pool.pool import NoPool, Pool, fingerprint_key
-from hub.pool.store import Retention
+from hub.pool.store import Retention, Store
 from hub.pooling import Pooling
 from hub.registry import AgentRecord, Registry
 from hub.web.running import Hub
 from wire.keys import SigningKey
 
 log = logging.getLogger("wirepool.hub")
+
+ELASTIC = "elasticsearch"
+"""The name of that store, in settings and on pages."""
 
 PARTS_END_S = 5.0
 """How long the parts may take to end before their connections go."""
@@ -142,12 +146,18 @@ async def running_hub(state: StateDir, settings: HubSettings) -> AsyncIterator[H
 def make_pool(
     state: StateDir, settings: HubSettings, registry: Registry, bus: Bus, key: SigningKey
 ) -> Pool | None:
-    """The pool as the settings say; None where it is switched off."""
+    """The pool as the settings say; None where it is switched off. ConfigError where they can't be right."""
     if settings.pool_store == "off":
         return None
+    secret, level = fingerprint_key(key), Pooling(settings.pooling)
+    elastic = (
+        elastic_store(settings) if settings.elasticsearch_url or settings.pool_store == ELASTIC else None
+    )
+    if elastic is not None and settings.pool_store == ELASTIC:
+        return Pool(registry, bus, elastic, secret, level, name=ELASTIC)
     retention = Retention(settings.pool_retention_s, settings.pool_max_bytes)
-    store = EmbeddedStore(state.pool, retention)
-    return Pool(registry, bus, store, fingerprint_key(key), Pooling(settings.pooling))
+    others: dict[str, Store] = {} if elastic is None else {ELASTIC: elastic}
+    return Pool(registry, bus, EmbeddedStore(state.pool, retention), secret, level, others=others)
 
 
 def own_addresses(state: StateDir) -> Sequence[tuple[str, int]]:

@@ -15,6 +15,7 @@ from hub.backbone.accounts import JwtError
 from hub.backbone.state import StateDir, StateError
 from hub.backbone.streams import StreamError
 from hub.backbone.system_account import ServerRefused
+from hub.config import ConfigError
 from hub.registry import RegistryError
 from wire.errors import WireError
 
@@ -86,7 +87,15 @@ def with_clear_errors(run: Callable[[argparse.Namespace], int]) -> Callable[[arg
         logging.getLogger("asyncio").addFilter(lambda record: "eof_received()" not in record.getMessage())
         try:
             return run(args)
-        except (StateError, ServerRefused, StreamError, RegistryError, JwtError, WireError) as error:
+        except (
+            ConfigError,
+            StateError,
+            ServerRefused,
+            StreamError,
+            RegistryError,
+            JwtError,
+            WireError,
+        ) as error:
             complain(printable(str(error)))
         except OSError as error:
             complain(f"{error.filename or 'input or output'}: {error.strerror or error}")

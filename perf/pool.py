@@ -1,12 +1,13 @@
 """What the pool costs the hub: packets per CPU second to observations, `python -m perf.pool`.
 
-Three readers of the same packets, in interleaved rounds so that whatever else the machine does hits all alike; the
+Readers of the same packets, in interleaved rounds so that whatever else the machine does hits all alike; the
 ratios are the claim, the figures belong to the machine.
 
 - the decoder: `hub.observe.decode` over columns, in batches of 512 KB as agents send them, with Community IDs and
   fingerprints; and once more with the payloads read that the columns pick (DNS, TLS hellos, HTTP/1)
 - dpkt: each packet parsed and the same fields taken (addresses, ports, lengths, TTL, DSCP, id, fragment, TCP fields,
   payload), without Community ID, fingerprints or tunnels, which it would have to be given in Python
+- bulk lines: the same packets, observed, as lines of a bulk request for Elasticsearch (`hub/pool/elastic/lines.py`)
 - tshark -T ek: its documents thrown away; its start is measured with one packet and taken off
 
 CPU seconds are user and system, of the process or the child.
@@ -29,12 +30,15 @@ import dpkt
 
 from hub.observe.application import read_applications
 from hub.observe.decode import observe
+from hub.pool.elastic.lines import prepare
+from hub.pool.observed import ObservedBatch
 from perf import results
 from perf.traffic import write_capture
+from tests.hub.pool.made import Made
 from wire.body import Columns
 from wire.capture_file import CaptureReader
 
-GOAL_DPKT, GOAL_TSHARK = 20, 100
+GOAL_DPKT, GOAL_TSHARK, GOAL_LINES = 20, 100, 250_000
 BATCH_BYTES = 512 * 1024
 TSHARK_SHARE = 20
 """tshark reads one packet of so many: it needs as long for these as the decoder for all."""
@@ -73,6 +77,11 @@ def by_decoder(batches: Sequence[Columns]) -> None:
 def by_decoder_with_names(batches: Sequence[Columns]) -> None:
     for batch in batches:
         read_applications(batch, observe(batch, 1))
+
+
+def by_bulk_lines(observed: Sequence[ObservedBatch]) -> None:
+    for batch in observed:
+        prepare(batch, "wirepool-packets-2026.11.26").lines(0, len(batch))
 
 
 def by_dpkt(frames: Sequence[bytes]) -> None:
@@ -131,9 +140,12 @@ def main() -> int:
                 write_capture(output, packets, mix=arguments.mix)
         batches = batches_of(whole)
         frames = frames_of(batches)
+        made = Made()
+        observed = [made.columns(batch) for batch in batches]
         rates: dict[str, list[float]] = {
             "decoder": [],
             "decoder, payloads read": [],
+            "bulk lines": [],
             "dpkt": [],
             "tshark -T ek": [],
         }
@@ -142,6 +154,7 @@ def main() -> int:
             rates["decoder, payloads read"].append(
                 len(frames) / own_seconds(lambda: by_decoder_with_names(batches))
             )
+            rates["bulk lines"].append(len(frames) / own_seconds(lambda: by_bulk_lines(observed)))
             rates["dpkt"].append(len(frames) / own_seconds(lambda: by_dpkt(frames)))
             start = child_seconds(lambda: by_tshark(single))
             rates["tshark -T ek"].append(share / max(1e-3, child_seconds(lambda: by_tshark(some)) - start))
@@ -164,6 +177,7 @@ def main() -> int:
     print(results.table(["packets per CPU second", "median", "least", "most", "decoder is × as fast"], rows))
     to_dpkt, to_tshark = ours / median(rates["dpkt"]), ours / median(rates["tshark -T ek"])
     print(f"\ngoals: {GOAL_DPKT} × dpkt: {to_dpkt:.1f}; {GOAL_TSHARK} × tshark -T ek: {to_tshark:.1f}")
+    print(f"goal: {GOAL_LINES:,} bulk lines a CPU second: {median(rates['bulk lines']):,.0f}")
     path = results.append(
         "pool",
         {

@@ -180,7 +180,9 @@ class Node:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     told = (self.directory / "out.log").read_text(errors="replace")[-4000:]
                     self.kill()
-                    raise RuntimeError(f"Elasticsearch {self.version} did not start ({error}):\n{told}") from None
+                    raise RuntimeError(
+                        f"Elasticsearch {self.version} did not start ({error}):\n{told}"
+                    ) from None
                 time.sleep(0.2)
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""The kernel that writes bulk lines, in C without the interpreter's lock. It never reads or writes outside its buffers."""
+"""Writes bulk lines, in C without the interpreter's lock. It never reads or writes outside its buffers."""
 
 from typing_extensions import Buffer
 
@@ -11,7 +11,14 @@ JSON strings end to end and where each ends (u32), of WORD; the data that entrie
 """
 
 def lines(
-    packets: int, first: int, last: int, action: Buffer, constant: Buffer, columns: tuple[Column, ...], ends: Buffer, /
+    packets: int,
+    first: int,
+    last: int,
+    action: Buffer,
+    constant: Buffer,
+    columns: tuple[Column, ...],
+    ends: Buffer,
+    /,
 ) -> bytes:
     """Two lines for each packet from `first` to before `last`: action, its number and `"}}`, then the document.
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hub.observation import BatchName, Observation
+from hub.pool.elastic.questions import instant
 from hub.pool.fields import BY_NAME, CONVERSATION_FIELDS, Type
 from hub.pool.query.operands import time_of
-from hub.pool.elastic.questions import instant
 from hub.pool.store import ConversationRow, OffsetRow, PacketRow, StoreRefused, Value
 from wire.names import Lane
 
@@ -39,7 +39,9 @@ def packet_row(source: Source) -> PacketRow:
         )
         return PacketRow(Observation(batch, source["wirepool.index"]), time_ns(source["@timestamp"]), values)
     except (KeyError, ValueError, TypeError) as error:
-        raise StoreRefused(f"a document in Elasticsearch isn't one of wirepool's observations: {error!r}") from None
+        raise StoreRefused(
+            f"a document in Elasticsearch isn't one of wirepool's observations: {error!r}"
+        ) from None
 
 
 def time_ns(text: str) -> int:

@@ -63,7 +63,13 @@ class Asking:
         return answer
 
     def packets(
-        self, query: Query | None, since_ns: int, until_ns: int, limit: int, after: str | None, newest_first: bool
+        self,
+        query: Query | None,
+        since_ns: int,
+        until_ns: int,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
     ) -> PacketPage:
         """See Store."""
         order = "desc" if newest_first else "asc"
@@ -87,7 +93,8 @@ class Asking:
             over: dict[str, Any] = {
                 "filters": {
                     "filters": [
-                        between(since_ns + n * width, min(until_ns, since_ns + (n + 1) * width)) for n in range(count)
+                        between(since_ns + n * width, min(until_ns, since_ns + (n + 1) * width))
+                        for n in range(count)
                     ]
                 }
             }
@@ -130,7 +137,9 @@ class Asking:
         hits = self.search(self.indices.all_conversations, body)["hits"]["hits"]
         return conversation_row(hits[0]["_source"]) if hits else None
 
-    def offsets(self, since_ns: int, until_ns: int, agents: Sequence[str] | None, limit: int) -> list[OffsetRow]:
+    def offsets(
+        self, since_ns: int, until_ns: int, agents: Sequence[str] | None, limit: int
+    ) -> list[OffsetRow]:
         """See Store."""
         some = [] if agents is None else [{"terms": {"agent_id": list(agents)}}]
         sort = [{"@timestamp": {"order": "asc", **_NANOS}}, {"agent_id": "asc"}]
@@ -149,7 +158,12 @@ class Asking:
         """See Store; bytes are the session's share of the store's by its packets."""
         terms = {"field": "wirepool.session", "size": MOST_SESSIONS, "order": {"_key": "asc"}}
         body = {"size": 0, "track_total_hits": False, "aggs": {"s": {"terms": terms}}}
-        found = self.search(self.indices.all_packets, body).get("aggregations", {}).get("s", {}).get("buckets", [])
+        found = (
+            self.search(self.indices.all_packets, body)
+            .get("aggregations", {})
+            .get("s", {})
+            .get("buckets", [])
+        )
         total = sum(one["doc_count"] for one in found)
         return [
             SessionSize(
@@ -185,7 +199,6 @@ class Asking:
         return shown, _cursor(shown[-1]["sort"]) if more else None
 
 
-
 def _within(query: Query | None, since_ns: int, until_ns: int) -> Clause:
     return {"bool": {"filter": [between(since_ns, until_ns), compiled(query, PACKETS)]}}
 
@@ -200,7 +213,11 @@ def _place(after: str, keys: int) -> list[Any]:
         found = orjson.loads(base64.urlsafe_b64decode(after[:1024] + "=" * (-len(after) % 4)))
     except (ValueError, orjson.JSONDecodeError):
         found = None
-    if not isinstance(found, list) or len(found) != keys or not all(isinstance(one, str | int) for one in found):
+    if (
+        not isinstance(found, list)
+        or len(found) != keys
+        or not all(isinstance(one, str | int) for one in found)
+    ):
         raise StoreRefused("not a place to go on from")
     return found
 

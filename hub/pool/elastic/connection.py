@@ -1,12 +1,14 @@
 """One connection for Elasticsearch 7.17 and 8.x: plain JSON over the official client's transport.
 
-The client above that transport (`elasticsearch`) asks for version 8's media type in each request; plain
-`application/json` is what both versions speak alike (docs/decisions/0013-elasticsearch-by-its-transport.md).
+The client above that transport (`elasticsearch`) has a media type of version 8 in each request and parses every answer
+by its own rules; plain `application/json` is what both versions speak alike
+(docs/decisions/0015-elasticsearch-by-its-transport.md).
 """
 
 from __future__ import annotations
 
 import base64
+import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,10 @@ import orjson
 from elastic_transport import NodeConfig, OrjsonSerializer, TextSerializer, Transport
 
 from hub.pool.store import StoreAway, StoreRefused
+
+logging.getLogger("elastic_transport.node_pool").setLevel(
+    logging.ERROR
+)  # we say ourselves that nobody answers
 
 REQUEST_S = 60.0
 """A request that takes longer is taken for lost; what it wrote is recognised when it is sent again."""
@@ -165,7 +171,9 @@ def _node(url: str, access: Access, headers: Mapping[str, str]) -> NodeConfig:
     except (ValueError, KeyError):
         parts, port = urlsplit(""), 0
     if not parts.hostname or parts.username:
-        raise StoreRefused(f"{url!r} isn't Elasticsearch's address: write https://host:9200 (without user name)")
+        raise StoreRefused(
+            f"{url!r} isn't Elasticsearch's address: write https://host:9200 (without user name)"
+        )
     secure = parts.scheme == "https"
     context = None
     if secure:
@@ -215,7 +223,10 @@ def _answered(status: int, answer: object, access: Access) -> StoreAway | Answer
     kind, reason = "error", ""
     if isinstance(error, dict):
         cause = (error.get("root_cause") or [error])[0]
-        kind, reason = str(cause.get("type") or error.get("type")), str(cause.get("reason") or error.get("reason"))
+        kind, reason = (
+            str(cause.get("type") or error.get("type")),
+            str(cause.get("reason") or error.get("reason")),
+        )
     elif error is not None:
         reason = str(error)
     elif answer is not None:

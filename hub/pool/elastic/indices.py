@@ -1,10 +1,10 @@
 """Indices: their names, their templates, and which day a batch belongs to.
 
-    wirepool-packets-2026.11.26                    observations, all sessions in one index a day
-    wirepool-packets-<session>-2026.11.26          or one per session and day
-    wirepool-packets-undated                       whose capture times and the archive's clock disagree
-    wirepool-conversations-…, wirepool-clocks-…    what the correlation made
-    wirepool-quarantine                            documents that Elasticsearch refused, with the reason
+wirepool-packets-2026.11.26                    observations, all sessions in one index a day
+wirepool-packets-<session>-2026.11.26          or one per session and day
+wirepool-packets-undated                       whose capture times and the archive's clock disagree
+wirepool-conversations-…, wirepool-clocks-…    what the correlation made
+wirepool-quarantine                            documents that Elasticsearch refused, with the reason
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Indices:
         early, late = stored_ns - EARLY_DAYS * DAY_NS, stored_ns + LATE_DAYS * DAY_NS
         believed = early <= header.first_timestamp_ns <= late
         session = f"{header.session}-" if self.per_session else ""
-        return f"{self.prefix}-packets-{session}{day_of(header.first_timestamp_ns) if believed else 'undated'}"
+        return (
+            f"{self.prefix}-packets-{session}{day_of(header.first_timestamp_ns) if believed else 'undated'}"
+        )
 
     def conversations(self, first_ns: int) -> str:
         return f"{self.prefix}-conversations-{day_of(first_ns)}"
@@ -96,7 +98,10 @@ class Indices:
         }
         clock = {
             "@timestamp": _MAPPINGS[Type.TIME],
-            **{name: {"type": "keyword"} for name in ("agent_id", "clock.anchor", "clock.origin", "clock.note")},
+            **{
+                name: {"type": "keyword"}
+                for name in ("agent_id", "clock.anchor", "clock.origin", "clock.note")
+            },
             **{name: {"type": "long"} for name in ("clock.estimate_ns", "clock.low_ns", "clock.high_ns")},
             "clock.drift_ppb": {"type": "double"},
         }
@@ -122,7 +127,11 @@ class Indices:
             "version": TEMPLATE_VERSION,
             "template": {
                 "settings": {"index": settings},
-                "mappings": {"dynamic": False, "properties": properties, "_meta": {"wirepool": TEMPLATE_VERSION}},
+                "mappings": {
+                    "dynamic": False,
+                    "properties": properties,
+                    "_meta": {"wirepool": TEMPLATE_VERSION},
+                },
             },
             "_meta": {"description": "Made by wirepool; changes are overwritten at its next start."},
         }

@@ -84,7 +84,10 @@ class Keeping:
         """See Store."""
         self._write(
             [
-                ({"index": {"_index": self.indices.clocks(row.at_ns), "_id": offset_id(row)}}, offset_document(row))
+                (
+                    {"index": {"_index": self.indices.clocks(row.at_ns), "_id": offset_id(row)}},
+                    offset_document(row),
+                )
                 for row in rows
             ]
         )
@@ -106,7 +109,9 @@ class Keeping:
 
     def _refresh(self, index: str) -> None:
         self.connection.ask(
-            "POST", f"/{name_in_path(index)}/_refresh", query={"ignore_unavailable": True, "allow_no_indices": True}
+            "POST",
+            f"/{name_in_path(index)}/_refresh",
+            query={"ignore_unavailable": True, "allow_no_indices": True},
         )
 
     def _write(self, documents: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> None:
@@ -119,13 +124,15 @@ class Keeping:
                 raise
             for item in answer["items"]:
                 (result,) = item.values()
-                if result["status"] in (404, 409) or result["status"] < 300:  # gone already, or a lower revision
+                if (
+                    result["status"] in (404, 409) or result["status"] < 300
+                ):  # gone already, or a lower revision
                     continue
-                error = result.get("error", {})
-                kind = StoreAway if result["status"] in (403, 429) or result["status"] >= 500 else None
-                if kind:
-                    raise StoreAway(f"Elasticsearch takes no more for now: {error.get('reason')}")
-                raise Answered(result["status"], str(error.get("type")), str(error.get("reason")))
+                told = result.get("error", {})
+                refused = Answered(result["status"], str(told.get("type")), str(told.get("reason")))
+                if refused.passes:
+                    raise StoreAway(str(refused))
+                raise refused
 
     def sizes(self) -> list[IndexSize]:
         """Of all of wirepool's indices."""
@@ -218,7 +225,9 @@ def _bounded(documents: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | No
     lines: list[bytes] = []
     size = 0
     for action, document in documents:
-        some = orjson.dumps(action) + b"\n" + (orjson.dumps(document) + b"\n" if document is not None else b"")
+        some = (
+            orjson.dumps(action) + b"\n" + (orjson.dumps(document) + b"\n" if document is not None else b"")
+        )
         if lines and size + len(some) > LINES_BYTES:
             yield b"".join(lines)
             lines, size = [], 0

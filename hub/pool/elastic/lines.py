@@ -112,7 +112,7 @@ def _column(batch: ObservedBatch, field: PacketField, values: Values) -> _bulk.C
     width = _WIDTHS.get(kind, array.dtype.itemsize)
     present = None if values.present is None else np.ascontiguousarray(values.present).data
     name = b"," + orjson.dumps(field.name) + b":"
-    return int(kind), name, memoryview(array).cast("B"), width, present, words, ends
+    return int(kind), name, array.data.cast("B"), width, present, words, ends
 
 
 def _as_kept(field: PacketField, values: Values) -> tuple[Kind, NDArray[np.generic]]:

@@ -10,7 +10,21 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from hub.pool.fields import CONVERSATION_FIELDS, PACKET_FIELDS, Field, Type
-from hub.pool.query import And, Cidr, Compare, Exists, In, Matches, Not, Operand, Or, Query, QueryError, Range, Text
+from hub.pool.query import (
+    And,
+    Cidr,
+    Compare,
+    Exists,
+    In,
+    Matches,
+    Not,
+    Operand,
+    Or,
+    Query,
+    QueryError,
+    Range,
+    Text,
+)
 from hub.pool.query.operands import time_text
 
 Clause = dict[str, Any]
@@ -60,7 +74,9 @@ def _clauses(query: Query, fields: Mapping[str, Field]) -> int:
 def _clause(query: Query, fields: Mapping[str, Field]) -> Clause:
     match query:
         case And(parts=parts):
-            return {"bool": {"filter": [_clause(one, fields) for one in parts]}} if parts else {"match_all": {}}
+            return (
+                {"bool": {"filter": [_clause(one, fields) for one in parts]}} if parts else {"match_all": {}}
+            )
         case Or(parts=parts):
             return _any([_clause(one, fields) for one in parts])
         case Not(part=part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from hub.pool.store import (
     StoreAway,
     StoreStats,
 )
+from hub.pool.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +42,23 @@ CALLS = 8
 LOOK_S = 10.0
 """Between looks at the cluster while it is well."""
 RETRY_S = 2.0
+RETAIN_EVERY_S = 600.0
 
 
 class ElasticStore:
     """One cluster. `run` must be running."""
 
-    def __init__(self, access: Access, indices: Indices | None = None) -> None:
-        """StoreRefused for addresses and files that can't be right."""
+    def __init__(
+        self,
+        access: Access,
+        indices: Indices | None = None,
+        *,
+        retention: Retention | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        """StoreRefused for addresses and files that can't be right. tracing: of batches; it ends with the store."""
+        self._retention = retention or Retention()
+        self._tracing = tracing
         self.indices = indices or Indices()
         self._connection = Connection(access)
         self._sending = ThreadPoolExecutor(REQUESTS, thread_name_prefix="elastic-send")
@@ -65,13 +77,30 @@ class ElasticStore:
 
     async def run(self) -> None:
         """See Store."""
+        retained_s = -RETAIN_EVERY_S
         try:
             while True:
-                await asyncio.sleep(LOOK_S if await self._look() else RETRY_S)
+                well = await self._look()
+                if well and time.monotonic() - retained_s >= RETAIN_EVERY_S:
+                    retained_s = time.monotonic()
+                    await self._retain()
+                await asyncio.sleep(LOOK_S if well else RETRY_S)
         finally:
             for executor in (self._calling, self._sending):
                 executor.shutdown(wait=False, cancel_futures=True)
             self._connection.close()
+            if self._tracing is not None:
+                threading.Thread(
+                    target=self._tracing.close, daemon=True
+                ).start()  # may wait for the collector
+
+    async def _retain(self) -> None:
+        if self._retention == Retention():
+            return
+        try:
+            await self.retain(self._retention)
+        except (StoreAway, Answered) as error:
+            log.warning("Elasticsearch can't make room, trying again: %s", error)
 
     async def _look(self) -> bool:
         try:
@@ -95,7 +124,11 @@ class ElasticStore:
 
     async def put(self, batches: Sequence[ObservedBatch]) -> Sequence[Put]:
         """See Store."""
-        return await self._call(lambda: self._writer.put(batches))
+        begun_ns = time.time_ns()
+        puts = await self._call(lambda: self._writer.put(batches))
+        if self._tracing is not None:
+            self._tracing.confirmed(batches, puts, "elasticsearch", begun_ns, time.time_ns())
+        return puts
 
     async def packets(
         self,
@@ -154,7 +187,9 @@ class ElasticStore:
 
     async def sessions(self) -> Sequence[SessionSize]:
         """See Store."""
-        return await self._call(lambda: self._asking.sessions(sum(one.bytes for one in self._keeping.sizes())))
+        return await self._call(
+            lambda: self._asking.sessions(sum(one.bytes for one in self._keeping.sizes()))
+        )
 
     async def delete_session(self, session: str) -> int:
         """See Store."""

@@ -1,4 +1,4 @@
-"""Bulk requests: several at a time, each bounded in bytes; what Elasticsearch asks to repeat is repeated, and only that.
+"""Bulk requests: several at a time, each bounded in bytes; what Elasticsearch asks to repeat is repeated, that alone.
 
 A document is created under an id that follows from its batch and place, so a repeated one is recognised (409) and
 never there twice. Nothing is confirmed before Elasticsearch has confirmed each document of it.
@@ -29,7 +29,7 @@ REQUEST_BYTES = 4 << 20
 LEAST_BYTES = 64 << 10
 """A request that was refused as a whole is halved down to this."""
 TRY_S = 20.0
-"""Rejected documents are tried again for so long; then the caller waits with all of them in hand."""
+"""What is rejected is tried again while some of its request gets through in so long; else the caller waits with it."""
 BACKOFF_S = (0.1, 3.0)
 """Between tries: first and longest; each is drawn from the half to the whole of it."""
 _FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
@@ -76,7 +76,10 @@ class _Request:
         """Those documents alone."""
         view = memoryview(self.data)
         begins = np.concatenate((np.zeros(1, np.uint64), self.ends[:-1]))
-        kept = [view[begin:end] for begin, end in zip(begins[which].tolist(), self.ends[which].tolist(), strict=True)]
+        kept = [
+            view[begin:end]
+            for begin, end in zip(begins[which].tolist(), self.ends[which].tolist(), strict=True)
+        ]
         ends = np.cumsum([len(one) for one in kept], dtype=np.uint64)
         return _Request(b"".join(kept), ends, self.batch[which])
 
@@ -113,11 +116,10 @@ class Writer:
     def put(self, batches: Sequence[ObservedBatch]) -> list[Put]:
         """Write all observations; returns when Elasticsearch has confirmed each. StoreAway when it can't take them."""
         tallies = [_Tally() for _ in batches]
-        deadline = time.monotonic() + TRY_S
         pending: set[Future[None]] = set()
         trouble: BaseException | None = None
         for request in self._requests(batches):
-            pending.add(self.workers.submit(self._send, request, tallies, deadline))
+            pending.add(self.workers.submit(self._send, request, tallies))
             if len(pending) > 3:  # more would only be memory
                 done, pending = wait(pending, return_when="FIRST_COMPLETED")
                 trouble = next((e for e in (one.exception() for one in done) if e), trouble)
@@ -149,9 +151,10 @@ class Writer:
         if parts:
             yield _Request(b"".join(parts), np.concatenate(ends), np.concatenate(owners))
 
-    def _send(self, request: _Request, tallies: list[_Tally], deadline: float) -> None:
+    def _send(self, request: _Request, tallies: list[_Tally]) -> None:
         """Until each document is confirmed or refused for good."""
         delay_s, longest_s = BACKOFF_S
+        deadline = time.monotonic() + TRY_S
         queue = [request]
         while queue:
             one = queue.pop()
@@ -171,8 +174,9 @@ class Writer:
                 queue.append(one)
                 why = str(error)
             else:
+                if left is None or len(left) < len(one):
+                    delay_s, deadline = BACKOFF_S[0], time.monotonic() + TRY_S
                 if left is None:
-                    delay_s = BACKOFF_S[0]
                     continue
                 self._count(rejected=len(left))
                 queue.append(left)
@@ -212,7 +216,11 @@ class Writer:
         return request.only(again), f"Elasticsearch takes no more for now: {error.get('reason', error)}"[:500]
 
     def _quarantine(
-        self, request: _Request, refused: NDArray[np.bool_], items: list[dict[str, object]], tallies: list[_Tally]
+        self,
+        request: _Request,
+        refused: NDArray[np.bool_],
+        items: list[dict[str, object]],
+        tallies: list[_Tally],
     ) -> None:
         """Keep refused documents beside the others, as text, with the reason; count them in their batch."""
         kept = request.only(refused)
@@ -237,7 +245,9 @@ class Writer:
         answer = self.connection.ask(
             "POST", "/_bulk", b"\n".join(lines) + b"\n", query={"filter_path": _FILTER}, content=LINES
         )
-        if any(item["create"]["status"] >= 400 and item["create"]["status"] != KNOWN for item in answer["items"]):
+        if any(
+            item["create"]["status"] >= 400 and item["create"]["status"] != KNOWN for item in answer["items"]
+        ):
             raise StoreAway("Elasticsearch takes no more for now: what it refused can't be put aside")
         with self._lock:
             self.counts.quarantined += len(told)

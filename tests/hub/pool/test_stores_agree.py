@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -12,14 +13,19 @@ from typing import Any
 
 import pytest
 
+from hub.pool.elastic.connection import Access
+from hub.pool.elastic.indices import Indices
+from hub.pool.elastic.store import ElasticStore
 from hub.pool.embedded.store import EmbeddedStore
 from hub.pool.observed import AgentNames, ClockOffset, ObservedBatch, Pooling
 from hub.pool.query import And, Cidr, Compare, Exists, In, Matches, Not, Or, Query, QueryError, Range, Text
-from hub.pool.store import ConversationRow, OffsetRow, Store
+from hub.pool.store import ConversationRow, OffsetRow, Put, Store
 from tests.hub.observe.made import CASES
 from tests.hub.parts import running
 from tests.hub.pool.made import START_NS, Made
 from tests.hub.pool.reference import told
+from tests.support.elasticsearch import SUMS, Node
+from tests.support.nats_backbone import until
 from tests.support.query_oracle import fits
 
 WHOLE: dict[str, Any] = {"since_ns": 0, "until_ns": 2**63 - 1}
@@ -36,10 +42,46 @@ async def embedded(directory: Path) -> AsyncIterator[Store]:
 
 
 STORES: list[Any] = [pytest.param(embedded, id="embedded")]
+STORES += [pytest.param(version, id=version, marks=pytest.mark.slow) for version in sorted(SUMS)]
+
+
+class Refreshed(ElasticStore):
+    """Elasticsearch finds what was written a second later; this one at once."""
+
+    async def put(self, batches: Sequence[ObservedBatch]) -> Sequence[Put]:
+        done = await super().put(batches)
+        self._keeping._refresh(self.indices.all_packets)
+        return done
+
+    async def put_conversations(self, rows: Sequence[ConversationRow]) -> None:
+        await super().put_conversations(rows)
+        self._keeping._refresh(self.indices.all_conversations)
+
+    async def put_offsets(self, rows: Sequence[OffsetRow]) -> None:
+        await super().put_offsets(rows)
+        self._keeping._refresh(self.indices.all_clocks)
+
+
+def elastic(node: Node) -> Opener:
+    @asynccontextmanager
+    async def opened(directory: Path) -> AsyncIterator[Store]:
+        prefix = "t" + hashlib.sha256(str(directory).encode()).hexdigest()[:12]
+        store = Refreshed(Access([node.url]), Indices(prefix, replicas=0))
+
+        async def ready() -> bool:
+            return (await store.stats()).ready
+
+        async with running(store.run()):
+            await until(ready, 60)
+            yield store
+
+    return opened
 
 
 @pytest.fixture(params=STORES)
 def opener(request: pytest.FixtureRequest) -> Opener:
+    if isinstance(request.param, str):
+        return elastic(request.getfixturevalue("nodes")(request.param))
     found: Opener = request.param
     return found
 

@@ -1,11 +1,11 @@
-"""One node of each version for all tests of this folder; each test has a prefix of its own for its indices."""
+"""Stores on the nodes of the tests above; each has a prefix of its own for its indices."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -13,28 +13,27 @@ import pytest
 from hub.pool.elastic.connection import Access
 from hub.pool.elastic.indices import Indices
 from hub.pool.elastic.store import ElasticStore
-from tests.support.elasticsearch import SUMS, Node, elasticsearch_node
+from hub.pool.tracing import Tracing
+from tests.support.elasticsearch import SUMS, Node
+from tests.support.nats_backbone import until
 
 
 @pytest.fixture(scope="session", params=sorted(SUMS))
-def node(request: pytest.FixtureRequest) -> Iterator[Node]:
+def node(request: pytest.FixtureRequest, nodes: Callable[[str], Node]) -> Node:
     """A node that stays; tests leave nothing behind that another could see."""
-    with elasticsearch_node(request.param) as running:
-        yield running
+    return nodes(request.param)
 
 
 @contextlib.asynccontextmanager
-async def connected(access: Access, **indices: Any) -> AsyncIterator[ElasticStore]:
+async def connected(
+    access: Access, *, tracing: Tracing | None = None, **indices: Any
+) -> AsyncIterator[ElasticStore]:
     """A store that has found its cluster, with indices of its own."""
-    named = {"prefix": f"t{secrets.token_hex(6)}", "replicas": 0} | indices
-    store = ElasticStore(access, Indices(**named))
+    named: dict[str, Any] = {"prefix": f"t{secrets.token_hex(6)}", "replicas": 0} | indices
+    store = ElasticStore(access, Indices(**named), tracing=tracing)
     running = asyncio.get_running_loop().create_task(store.run())
     try:
-        async with asyncio.timeout(60):
-            while store.cluster is None or not (await store.stats()).ready:
-                if running.done():
-                    await running
-                await asyncio.sleep(0.02)
+        await until(lambda: ready(store), 60)
         yield store
     finally:
         running.cancel()
@@ -42,12 +41,18 @@ async def connected(access: Access, **indices: Any) -> AsyncIterator[ElasticStor
             await running
 
 
+async def ready(store: ElasticStore) -> bool:
+    """Whether it has found its cluster, and its templates are there."""
+    return (await store.stats()).ready
+
+
 @pytest.fixture
 async def store(node: Node) -> AsyncIterator[ElasticStore]:
     """On the node that stays."""
     async with connected(Access([node.url])) as found:
         yield found
-        node.ask("DELETE", f"/{','.join(one.name for one in found._keeping.sizes()) or 'none'}?ignore_unavailable")
+        if names := ",".join(one.name for one in found._keeping.sizes()):
+            node.ask("DELETE", f"/{names}")
 
 
 def refresh(node: Node) -> None:

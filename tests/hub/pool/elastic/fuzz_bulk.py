@@ -1,10 +1,10 @@
 """Fuzz the writer of bulk lines. The invariant, in a sentence:
 
-    whatever columns are given, the lines are valid JSON, two per packet, each where `ends` says, or a ValueError tells
-    what contradicts what; nothing is read beyond a column (which the sanitizers see).
+whatever columns are given, the lines are valid JSON, two per packet, each where `ends` says, or a ValueError tells
+what contradicts what; nothing is read beyond a column (which the sanitizers see).
 
-    python -m tests.hub.pool.elastic.fuzz_bulk -runs=20000            libFuzzer's options
-    python -m tests.hub.pool.elastic.fuzz_bulk --runs 20000 --seed 1  plain mutation, deterministic
+python -m tests.hub.pool.elastic.fuzz_bulk -runs=20000            libFuzzer's options
+python -m tests.hub.pool.elastic.fuzz_bulk --runs 20000 --seed 1  plain mutation, deterministic
 """
 
 from __future__ import annotations

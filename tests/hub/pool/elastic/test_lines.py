@@ -52,7 +52,9 @@ def written(type_: Type, value: Any) -> Any:
 
 @pytest.mark.parametrize("level", [Pooling.HEADERS, Pooling.PAYLOAD])
 def test_a_document_holds_what_the_table_of_fields_says(level: Pooling) -> None:
-    made = Made(agent="a", names=AgentNames('a "host"\\\n\x1f\u2028é', "2001:db8::1"), clock=ClockOffset(5, -20, 30))
+    made = Made(
+        agent="a", names=AgentNames('a "host"\\\n\x1f\u2028é', "2001:db8::1"), clock=ClockOffset(5, -20, 30)
+    )
     batch = made.frames(FRAMES, flags=0x11, level=level)
     found = documents(batch)
     for field in PACKET_FIELDS:
@@ -84,7 +86,8 @@ def test_one_packet_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "time_ns", [0, 1, 951_782_400 * 10**9, 4_107_542_399 * 10**9 + 999_999_999, 2**63 - 1, START_NS, 68_169_600 * 10**9]
+    "time_ns",
+    [0, 1, 951_782_400 * 10**9, 4_107_542_399 * 10**9 + 999_999_999, 2**63 - 1, START_NS, 68_169_600 * 10**9],
 )
 def test_times_are_those_of_the_calendar(time_ns: int) -> None:
     ((_, document),) = documents(Made().frames(FRAMES[:1], first_ns=time_ns))
@@ -109,7 +112,15 @@ def test_addresses_are_written_as_python_writes_them() -> None:
     assert shown == [written(Type.IP, int.from_bytes(row.tobytes(), "big")) for row in octets]
 
 
-GOOD: _bulk.Column = (Kind.WORD, b',"w":', bytes([0, 1]), 1, None, b'"a""bc"', np.array([3, 7], np.uint32).data)
+GOOD: _bulk.Column = (
+    Kind.WORD,
+    b',"w":',
+    bytes([0, 1]),
+    1,
+    None,
+    b'"a""bc"',
+    np.array([3, 7], np.uint32).data,
+)
 
 
 @pytest.mark.parametrize(
