@@ -70,7 +70,10 @@ def bounds_of(
     *,
     windows: NDArray[np.int64] | None = None,
 ) -> Bounds:
-    """Collect the pairs by edge and window. rough_ns: each clock's offset, roughly, to bring times into one line.
+    """Collect the pairs by edge and window.
+
+    rough_ns: each clock's offset, roughly: it brings times into one line, and limits are of what offsets differ from it
+    (small numbers, though clocks may be decades apart).
 
     Kept are these `windows`, or the latest `most_windows`.
     """
@@ -82,7 +85,10 @@ def bounds_of(
         kept = window >= windows[0]
         samples, time, window = samples.taken(kept), time[kept], window[kept]
     middle = window * WINDOW_NS + WINDOW_NS // 2
-    gap = samples.gap_ns + np.ceil(np.abs(time - middle) * DRIFT_LIMIT).astype(np.int64) + RESOLUTION_NS
+    ahead = rough_ns[samples.after] - rough_ns[samples.before]
+    gap = (
+        samples.gap_ns - ahead + np.ceil(np.abs(time - middle) * DRIFT_LIMIT).astype(np.int64) + RESOLUTION_NS
+    )
     edge_key = (samples.before.astype(np.int64) << 32) | samples.after
     keys, edge = np.unique(edge_key, return_inverse=True)
     at = np.searchsorted(windows, window)

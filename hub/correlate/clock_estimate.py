@@ -122,6 +122,9 @@ def estimate_offsets(samples: Samples, clocks: int, anchor: int | None = None) -
                 drift[clock] = found
             lows, highs = low[clock][stretch], high[clock][stretch]
             estimate[clock][stretch] = _fit(bounds.window[stretch], lows, highs, likely[clock][stretch])
+    by = rough[:, None]
+    high, low = np.where(high < NONE, high + by, NONE), np.where(low > -NONE, low + by, -NONE)
+    estimate = np.where(estimate != UNKNOWN, estimate + by, UNKNOWN)
     middle = bounds.window * WINDOW_NS + WINDOW_NS // 2
     return Offsets(
         anchor, middle, low, high, estimate, rough, drift, _blamed(steps, clocks, anchor), contradictions

@@ -132,10 +132,16 @@ class Correlator:
         sealed = self._seal(flows, lowest, idle)
         return Update(done, sealed, absorbed, reopened, joins)
 
-    def offsets(self, anchor: int | None = None) -> Offsets:
-        """The clocks, by all pairs so far. anchor: a clock; None: the one that shares most."""
-        clocks = 1 + max((one.clock for one in self.vantages), default=-1)
-        return estimate_offsets(self._samples, clocks, anchor)
+    def offsets(self, anchor: int | None = None, measured: Samples | None = None) -> Offsets:
+        """The clocks, by all pairs so far. anchor: a clock; None: the one that shares most.
+
+        measured: what else bounds them (clock_reports.round_trips).
+        """
+        samples = self._samples if measured is None else Samples.joined([self._samples, measured])
+        clocks = [one.clock for one in self.vantages]
+        if len(samples):
+            clocks += [int(samples.before.max()), int(samples.after.max())]
+        return estimate_offsets(samples, 1 + max(clocks, default=-1), anchor)
 
     # Within
 

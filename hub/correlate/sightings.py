@@ -54,6 +54,8 @@ SIGHTING = np.dtype(
 SORT_KEYS = ("index", "batch", "hop_hash", "timestamp_ns", "vantage", "flow_hash")
 """For np.lexsort: the last is the first to be compared."""
 MAX_VANTAGES = 2**16
+LATEST_NS = 2**61 - 1
+"""In the year 2043: later stamps are taken for this, so that no difference overflows."""
 
 _MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
 
@@ -83,7 +85,7 @@ def sightings_of(
     """
     kept = np.flatnonzero((seen.layers & Layers.IP) != 0)
     rows = np.zeros(len(kept), SIGHTING)
-    rows["timestamp_ns"] = timestamp_ns[kept].astype(np.int64)
+    rows["timestamp_ns"] = np.minimum(timestamp_ns[kept], LATEST_NS)
     rows["original_bytes"] = original_bytes[kept]
     rows["direction"] = flags[kept] & DIRECTION_MASK
     rows["vantage"], rows["batch"], rows["index"] = vantage, batch, kept
