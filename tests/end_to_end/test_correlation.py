@@ -48,7 +48,7 @@ PLACES = [
 ]
 VANTAGES = [Vantage(clock, agent, interface) for agent, interface, clock in PLACES]
 CLOCKS = [(-3_000_000_000, 50e-6), (2_000_000_000, -50e-6), (731_000_000, 20e-6), (-1_234_567_890, -35e-6)]
-CONNECTIONS = 24
+IN, OUT = 3, 4
 QUESTIONS = 60
 
 
@@ -140,8 +140,7 @@ def laboratory(there_ns: int, back_ns: int) -> Iterator[Lab]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
-    process.stdin.close()
-    process.wait(10)
+    process.communicate(timeout=10)
 
 
 @contextlib.contextmanager
@@ -355,13 +354,15 @@ def test_the_truth_of_a_real_path(tmp_path: Path, there_ms: int, back_ms: int) -
     for at in np.flatnonzero(hops.lost).tolist():
         ends = tuple(VANTAGES[int(places.vantage[one[at]])].interface for one in (hops.near, hops.far))
         counted[ends] = counted.get(ends, 0) + int(hops.lost[at])
-    undecided = int(found.undecided.sum())
+    # What never came through at all has no further place that could have missed it: nothing is claimed of it.
+    entered, left = (np.unique(places.stream[places.vantage == one]) for one in (IN, OUT))
+    undecided = int(found.undecided.sum()) + len(np.setxor1d(entered, left))
     assert set(counted) <= {("in", "out"), ("out", "in")}, counted
     assert not found.unclear.any()
     for ends, truth in zip([("in", "out"), ("out", "in")], lost, strict=True):
         assert counted.get(ends, 0) <= truth
         assert truth - counted.get(ends, 0) <= undecided
-    assert undecided <= 0.1 * sum(lost) + 2
+    assert undecided <= 10
     assert sum(lost) > 10
 
 
