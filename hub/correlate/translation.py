@@ -164,7 +164,8 @@ def _of_several_flows(picked: Rows) -> Rows:
     if not len(begins):
         return picked
     several = np.minimum.reduceat(flow, begins) != np.maximum.reduceat(flow, begins)
-    return picked[order[np.repeat(several, np.diff(np.append(begins, len(order))))]]
+    kept: Rows = picked[order[np.repeat(several, np.diff(np.append(begins, len(order))))]]
+    return kept
 
 
 def _pairs(near: Rows, far: Rows) -> NDArray[np.void]:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hub.correlate.clock_estimate import UNKNOWN, estimate_offsets
 from hub.correlate.conversations import Conversations, evaluate
@@ -293,7 +294,7 @@ def traffic(lab: Lab, directory: Path) -> None:
             sock.close()
 
 
-def shifted(raw: np.ndarray, clock: int, start_ns: int) -> np.ndarray:  # type: ignore[type-arg]
+def shifted(raw: NDArray[np.int64], clock: int, start_ns: int) -> NDArray[np.int64]:
     offset, drift = CLOCKS[clock]
     return np.asarray(raw + offset + ((raw - start_ns) * drift).astype(np.int64))
 
@@ -350,7 +351,7 @@ def test_the_truth_of_a_real_path(tmp_path: Path, there_ms: int, back_ms: int) -
     _clocks_are_right(found, start, near=there_ms - back_ms <= 1)
     _translation_is_right(joins, flows, found)
     hops, places = found.hops, found.places
-    counted = {}
+    counted: dict[tuple[str, ...], int] = {}
     for at in np.flatnonzero(hops.lost).tolist():
         ends = tuple(VANTAGES[int(places.vantage[one[at]])].interface for one in (hops.near, hops.far))
         counted[ends] = counted.get(ends, 0) + int(hops.lost[at])

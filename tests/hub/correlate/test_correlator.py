@@ -73,6 +73,7 @@ def test_any_order_and_any_number_of_partitions(traffic: Simulator) -> None:
     assert told(correlator(), traffic, [*batches[::-1], *batches[:4]], every=31) == first, "some came twice"
 
 
+@pytest.mark.slow
 def test_state_is_the_rows(traffic: Simulator) -> None:
     """After a restart the observations are added again, as they were stored."""
     rows, _ = traffic.rows()
@@ -113,6 +114,7 @@ def clock_start(vantage: int) -> int:
     return LOSSY.clocks[VANTAGES[vantage].clock].offset_ns
 
 
+@pytest.mark.slow
 def test_rows_are_bounded(traffic: Simulator) -> None:
     rows, _ = traffic.rows()
     made = correlator(most_rows=1_000)
