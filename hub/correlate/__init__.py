@@ -13,5 +13,6 @@ clock_estimate     intervals and estimates over time, steps, the anchor
 hops               delay and loss between neighbours
 conversations      many conversations evaluated at once
 described          one conversation as it is told to people
+details            its lanes, packet by packet
 correlator         what is kept between batches, in bounds
 """

@@ -18,7 +18,7 @@ from hub.correlate.streams import Pieces
 
 @dataclass(frozen=True, slots=True)
 class Packets:
-    """Arrays with an entry per packet, sorted by stream."""
+    """Arrays with an entry per packet, in the order of their numbers (Pieces.packet)."""
 
     stream: NDArray[np.intp]
     first_cell: NDArray[np.intp]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 
 from hub.correlate.conversations import Conversations, evaluate
 from hub.correlate.described import described
+from hub.correlate.details import details
 from hub.correlate.flows import with_fragments
 from hub.correlate.sightings import from_bytes, in_order, to_bytes
 from hub.correlate.translation import Confidence, find_joins
@@ -229,3 +231,25 @@ def test_rows_come_back_and_their_order_does_not_matter() -> None:
     shuffled = np.random.default_rng(1).permutation(np.concatenate([rows, rows[::3]]))
     assert (in_order(shuffled) == rows).all()
     assert (with_fragments(rows)["flow_hash"] != 0).all()
+
+
+def test_lanes_packet_by_packet() -> None:
+    made = seen(web(LOSSY, 20))
+    lost = again = 0
+    for index in range(len(made.found)):
+        told = details(made.found, index, made.offsets, VANTAGES, lambda batch, number: f"{batch}/{number}")
+        assert [(place["agent"], place["interface"]) for place in told["places"]] == [
+            (one.agent, one.interface) for one in VANTAGES
+        ]
+        assert not told["unknown"]
+        assert json.loads(json.dumps(told)) == told
+        for segment in told["segments"]:
+            lost += segment["lost_after"] is not None
+            again += segment["kind"] == "retransmission"
+            times = [sight[1] for sight in segment["seen"] if sight[5] == 1]
+            assert all(low <= time <= high for _, time, low, high, *_ in segment["seen"])
+            assert (
+                times == sorted(times, reverse=not segment["forward"]) or max(times) - min(times) < 10_000_000
+            )
+    assert lost == int((made.found.fates.lost > 0).sum()) > 0
+    assert again > 0
