@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
 
-from hub.explore.details import places_of, segments_of, unknown_of
+from hub.explore.details import delays_of, places_of, segments_of, unknown_of
 from hub.explore.lanes import Delay, Lane, Segment, Sight
 from hub.explore.rows import shown
 from hub.pool.query import And, Compare, In, Or, Query
@@ -60,7 +60,7 @@ async def conversation_view(store: Store, row: ConversationRow) -> ConversationV
             until_ns=row.last_ns + SLACK_NS + 1,
             limit=MAX_PACKETS,
         )
-        found, segments = _from_packets(page.rows, row)
+        found, segments = _from_packets(page.rows, row, [(lane.agent, lane.interface) for lane in lanes])
         lanes = _with_details(found, lanes)
         cut = page.after is not None or len(segments) > MAX_SEGMENTS
     segments = segments[:MAX_SEGMENTS]
@@ -68,7 +68,7 @@ async def conversation_view(store: Store, row: ConversationRow) -> ConversationV
         row,
         lanes,
         segments,
-        _delays(lanes, segments),
+        delays_of(row.details, lanes) or _delays(lanes, segments),
         unknown_of(row.details),
         correlated,
         cut,
@@ -104,8 +104,9 @@ class _Group:
 
 
 def _from_packets(
-    rows: Sequence[PacketRow], conversation: ConversationRow
+    rows: Sequence[PacketRow], conversation: ConversationRow, path: Sequence[tuple[str, str]]
 ) -> tuple[list[Lane], list[Segment]]:
+    """path: (agent, interface) in the order that is known; the others follow by their TTL."""
     places: dict[tuple[str, str], int] = {}
     ttls: dict[int, int] = {}
     seen: dict[tuple[object, int], int] = {}
@@ -122,9 +123,12 @@ def _from_packets(
         group.sights[place] = Sight(place, packet.time_ns, low, high, packet.observation, 1)
         if forward and isinstance(ttl := row.values.get("ip.ttl"), int):
             ttls.setdefault(place, ttl)
-    order = sorted(range(len(places)), key=lambda place: -ttls.get(place, 0))
-    position = {place: number for number, place in enumerate(order)}
     names = list(places)
+    known = {name: number for number, name in enumerate(path)}
+    order = sorted(
+        range(len(places)), key=lambda place: (known.get(names[place], len(path)), -ttls.get(place, 0))
+    )
+    position = {place: number for number, place in enumerate(order)}
     lanes = [_lane(number, *names[place], rows) for number, place in enumerate(order)]
     segments = [
         Segment(
@@ -225,18 +229,11 @@ def _delays(lanes: Sequence[Lane], segments: Sequence[Segment]) -> list[Delay]:
                 continue
             sign = 1 if forward else -1
             deltas = sorted(sign * (b.time_ns - a.time_ns) for a, b in pairs)
+            median = deltas[len(deltas) // 2]
             half = max((_half(a) or 0) + (_half(b) or 0) for a, b in pairs)
             known = all(_half(a) is not None and _half(b) is not None for a, b in pairs)
-            found.append(
-                Delay(
-                    near.number,
-                    far.number,
-                    forward,
-                    deltas[len(deltas) // 2],
-                    half if known else None,
-                    len(pairs),
-                )
-            )
+            low, high = (median - half, median + half) if known else (None, None)
+            found.append(Delay(near.number, far.number, forward, low, high, median, len(pairs), None))
     return found
 
 
@@ -269,8 +266,10 @@ def view_map(view: ConversationView) -> Mapping[str, Any]:
                 "to": delay.far,
                 "forward": delay.forward,
                 "median_ns": delay.median_ns,
-                "uncertainty_ns": delay.half_ns,
+                "low_ns": delay.low_ns,
+                "high_ns": delay.high_ns,
                 "packets": delay.packets,
+                "lost": delay.lost,
             }
             for delay in view.delays
         ],

@@ -1,5 +1,8 @@
 """What the correlation says of a conversation, out of a row's `details`: JSON, read as if a stranger had written it.
 
+Two forms: hub.correlate.described.Described (`there`, `back` and their links), or, with single packets in it, version
+1: `places` in the order of the path, `segments` with what each place saw, `unknown` as sentences.
+
 Every key is optional; what is missing or of the wrong form is left out, never guessed.
 """
 
@@ -10,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from hub.explore.lanes import Lane, Segment, Sight
+from hub.explore.lanes import Delay, Lane, Segment, Sight
 
 MAX_BYTES = 256 * 1024
 MAX_PLACES = 64
@@ -25,7 +28,7 @@ def _read(details: bytes) -> Mapping[str, Any]:
         found = orjson.loads(details)
     except orjson.JSONDecodeError:
         return {}
-    return found if isinstance(found, dict) and found.get("version") == 1 else {}
+    return found if isinstance(found, dict) and (found.get("version") == 1 or "there" in found) else {}
 
 
 def _listed(found: Mapping[str, Any], name: str, most: int) -> Sequence[Any]:
@@ -43,8 +46,11 @@ def _text(value: object) -> str:
 
 def places_of(details: bytes) -> list[Lane]:
     """The vantage points in the order of the path."""
+    found = _read(details)
+    if "there" in found:
+        return _stops_of(found)
     lanes: list[Lane] = []
-    for place in _listed(_read(details), "places", MAX_PLACES):
+    for place in _listed(found, "places", MAX_PLACES):
         if not isinstance(place, dict):
             return []  # the numbers of those behind it would be wrong
         lanes.append(
@@ -62,6 +68,67 @@ def places_of(details: bytes) -> list[Lane]:
             )
         )
     return lanes
+
+
+def _stops_of(found: Mapping[str, Any]) -> list[Lane]:
+    """A lane per (agent, interface): those of the way there, then what only the way back passed."""
+    lanes: dict[tuple[str, str], Lane] = {}
+    for name in ("there", "back"):
+        stops = [stop for stop in _listed(found, name, MAX_PLACES) if isinstance(stop, dict)]
+        for stop in stops if name == "there" else reversed(stops):
+            place = (_text(stop.get("agent")), _text(stop.get("interface")))
+            before = lanes.get(place)
+            lanes[place] = Lane(
+                before.number if before else len(lanes),
+                *place,
+                before.hop if before else _integer(stop.get("hops")),
+                (before.packets if before else 0) + (_integer(stop.get("packets")) or 0),
+                (before.bytes if before else 0) + (_integer(stop.get("bytes")) or 0),
+                None,
+                None,
+                _sum(before.missing if before else 0, _integer(stop.get("missed"))),
+                "",
+            )
+    return list(lanes.values())
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def delays_of(details: bytes, lanes: Sequence[Lane]) -> list[Delay]:
+    """Between neighbours, as the correlation guarantees them."""
+    found = _read(details)
+    numbers = {(lane.agent, lane.interface): lane.number for lane in lanes}
+    delays = []
+    for name, forward in (("there_links", True), ("back_links", False)):
+        for link in _listed(found, name, MAX_PLACES):
+            if not isinstance(link, dict):
+                continue
+            ends = [numbers.get(_place(link.get(end))) for end in ("near", "far")]
+            median = link.get("median_delay")
+            if None in ends or not isinstance(median, dict):
+                continue
+            first, last = (number or 0 for number in ends)
+            delays.append(
+                Delay(
+                    first if forward else last,
+                    last if forward else first,
+                    forward,
+                    _integer(median.get("low_ns")),
+                    _integer(median.get("high_ns")),
+                    _integer(median.get("estimate_ns")),
+                    _integer(link.get("passed")) or 0,
+                    _integer(link.get("lost")),
+                )
+            )
+    return delays
+
+
+def _place(value: object) -> tuple[str, str]:
+    if isinstance(value, list) and len(value) == 2:
+        return (_text(value[0]), _text(value[1]))
+    return ("", "")
 
 
 def segments_of(details: bytes, places: int) -> list[Segment]:

@@ -72,10 +72,15 @@ class Delay:
     near: int
     far: int
     forward: bool
-    median_ns: int
-    half_ns: int | None
-    """The truth is this near to it; None: unknown."""
+    low_ns: int | None
+    high_ns: int | None
+    """The guaranteed interval of the median; None: unbounded, or unknown."""
+    median_ns: int | None
+    """The best guess; None: unknown."""
     packets: int
+    """That went over it."""
+    lost: int | None
+    """That vanished on it; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

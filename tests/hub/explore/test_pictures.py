@@ -1,14 +1,16 @@
 """What is drawn: the timeline with its losses, lanes out of what the correlation says, clocks with their unknowns."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hub.correlate.described import Described, Interval, Link, Stop
 from hub.explore.clocks import HEIGHT as CLOCK_HEIGHT
 from hub.explore.clocks import MAX_POINTS, clocks_view
-from hub.explore.details import places_of, segments_of, unknown_of
+from hub.explore.details import delays_of, places_of, segments_of, unknown_of
 from hub.explore.lanes import drawn
 from hub.explore.timeline import HEIGHT, MAX_TICKS, timeline
 from hub.ledger.losses import Loss
@@ -74,12 +76,51 @@ def test_lanes_say_what_the_correlation_says() -> None:
     assert unknown_of(details) == ["who dropped it"]
 
 
+def stop(agent: str, hops: int, missed: int = 0) -> Stop:
+    time = Interval(1, 3, 2)
+    return Stop(agent, "eth0", 1, hops, hops, 10, 1000, 0, missed, 1, 2, time, time)
+
+
+def test_what_the_correlation_describes_is_read() -> None:
+    nobody = Interval(None, None, None)
+    link = Link(
+        0, ("client", "eth0"), ("server", "eth0"), 9, 1, 0, 0, nobody, Interval(19_000, 22_000, 20_000)
+    )
+    back = Link(0, ("server", "eth0"), ("client", "eth0"), 10, 0, 0, 0, nobody, nobody)
+    unseen = Link(1, None, None, 0, 0, 0, 3, nobody, nobody)
+    told = Described(
+        *("00" * 8, (1,), "none", True, 1, False, 20, 2000, 40, 0, 1, 1, 2),
+        (stop("client", 0), stop("server", 1, 1)),
+        (stop("server", 0), stop("mirror", 1), stop("client", 2)),
+        (link, unseen),
+        (back,),
+    )
+    details = json.dumps(asdict(told)).encode()
+    lanes = places_of(details)
+    assert [(lane.agent, lane.packets, lane.missing) for lane in lanes] == [
+        ("client", 20, 0),
+        ("server", 20, 1),
+        ("mirror", 10, 0),
+    ]
+    there, again = delays_of(details, lanes)
+    assert (there.near, there.far, there.low_ns, there.high_ns, there.median_ns, there.lost) == (
+        *(0, 1, 19_000, 22_000, 20_000),
+        1,
+    )
+    assert (again.near, again.far, again.forward, again.median_ns) == (0, 1, False, None)
+    assert segments_of(details, len(lanes)) == []
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from([*DETAILS, "agent", "seen", "missing", "label", "x"]), inner, max_size=5
+            st.sampled_from(
+                [*DETAILS, "agent", "seen", "missing", "there", "back", "there_links", "near", "median_delay"]
+            ),
+            inner,
+            max_size=5,
         )
     ),
     max_leaves=15,
@@ -92,6 +133,7 @@ def test_details_of_any_form_are_read_or_left_out(found: object) -> None:
     details = json.dumps(found).encode()
     lanes = places_of(details)
     drawn(lanes, segments_of(details, len(lanes)))
+    delays_of(details, lanes)
     unknown_of(details + b"}")
 
 
