@@ -30,7 +30,7 @@ async def test_any_batch_is_found_by_the_marks(tmp_path: Path, monkeypatch: pyte
 
             def booked() -> bool:
                 (batches,) = hub.registry.connection.execute("SELECT sum(batches) FROM chains").fetchone()
-                return batches == 60
+                return bool(batches == 60)
 
             await until(booked)
             (marks,) = hub.registry.connection.execute("SELECT count(*) FROM archive_marks").fetchone()
