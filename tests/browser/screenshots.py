@@ -78,6 +78,7 @@ def documentation() -> int:
                 fetch(client, server.address, "index.html")
                 fetch(client, server.address6, "index.html", tls=True)
                 ping(client, server.address6, count=2)
+            fetch(client, server.address, "index.html")
             expect(rows.get_by_role("gridcell").filter(has_text="HTTP").first).to_be_attached()
             wait_for(
                 lambda: page.get_by_test_id("count-packets").get_attribute("data-value") not in (None, "0"),
