@@ -39,7 +39,7 @@ document.addEventListener("securitypolicyviolation", event => {
 """
 INTRUDERS = (
     "script:not([src^='/static/']), style, iframe, object, embed, base, marquee, video, math, plaintext, xmp, "
-    "link:not([href^='/static/']), meta[http-equiv], svg:not([class]), img:not([src='/static/icon.svg']), "
+    "link:not([href^='/static/']), meta[http-equiv], svg:not([class]):not(svg svg), img:not([src='/static/icon.svg']), "
     "[onerror], [onload], [onclick], [onfocus], [onmouseover], [ontoggle], [onbegin], [style*='fixed'], "
     "a[href^='javascript'], a[href^='//'], a[href^='http'], a[href^='\\\\'], form[action^='javascript'], "
     "main h1 ~ h1, main main"
