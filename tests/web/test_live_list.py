@@ -207,7 +207,9 @@ CHART = """
 () => {
   const canvas = document.querySelector("#rate-chart canvas");
   if (!canvas) return [0, 0];
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
   let ink = 0, red = 0;
   for (let at = 0; at < data.length; at += 4) {
     if (data[at + 3] > 128) ink += 1;

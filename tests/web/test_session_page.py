@@ -130,7 +130,10 @@ async def test_filters_drops_and_gaps_are_drawn_on_the_time_line(tmp_path: Path)
         await until(drawn)
         page = (await client.get(f"/sessions/{session}")).text
         assert "<title>2: udp port 9</title>" in page
-        assert 'data-testid="controls-name">a session</span>' in (await client.get(f"/live?session={session}")).text
+        assert (
+            'data-testid="controls-name">a session</span>'
+            in (await client.get(f"/live?session={session}")).text
+        )
         assert "11 packets: ring full" in page
         assert "2 batches missing" in page
         assert "<title>running</title>" in page
