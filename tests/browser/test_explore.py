@@ -10,7 +10,7 @@ from tests.support.captures import read_capture
 from tests.support.lab import Lab
 from tests.support.lan_traffic import NEEDED, ORDINARY_FILTER, LanServers, fetch, look_up
 from tests.support.need import need
-from tests.support.page import Driver
+from tests.support.page import Curl, Driver
 from tests.support.stand import Stand
 
 pytestmark = [pytest.mark.root, pytest.mark.browser, pytest.mark.slow]
@@ -71,9 +71,11 @@ def test_two_hosts_are_asked_together(tmp_path: Path) -> None:
             assert {one.name for one in capture.interfaces} == {"web1/eth0", "db1/eth0"}
             times = [packet.timestamp_ns for packet in capture.packets]
             assert times == sorted(times)
+            curl = Curl(stand)
+            curl.log_in()
             exported = {
                 packet.data
                 for session in sessions.values()
-                for packet in read_capture(driver.download(session, tmp_path)).packets
+                for packet in read_capture(curl.download(session, tmp_path / f"{session}.pcapng")).packets
             }
             assert {packet.data for packet in capture.packets} <= exported
