@@ -120,6 +120,13 @@ SETTINGS: tuple[Setting, ...] = (
         _choice(*(level.value for level in Pooling)),
     ),
     Setting(
+        "correlation",
+        "on",
+        "word",
+        "Whether clocks and conversations are worked out of what several agents saw: on or off.",
+        _choice("on", "off"),
+    ),
+    Setting(
         "pool_max_bytes",
         4 << 30,
         "bytes",
@@ -218,6 +225,7 @@ class HubSettings:
     retention_s: int | None = None
     pool_store: str = "embedded"
     pooling: str = "headers"
+    correlation: str = "on"
     pool_max_bytes: int | None = 4 << 30
     pool_retention_s: int | None = None
     elasticsearch_url: str | None = None

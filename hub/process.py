@@ -150,14 +150,16 @@ def make_pool(
     if settings.pool_store == "off":
         return None
     secret, level = fingerprint_key(key), Pooling(settings.pooling)
+    correlate = settings.correlation == "on"
     elastic = (
         elastic_store(settings) if settings.elasticsearch_url or settings.pool_store == ELASTIC else None
     )
     if elastic is not None and settings.pool_store == ELASTIC:
-        return Pool(registry, bus, elastic, secret, level, name=ELASTIC)
+        return Pool(registry, bus, elastic, secret, level, correlate=correlate, name=ELASTIC)
     retention = Retention(settings.pool_retention_s, settings.pool_max_bytes)
     others: dict[str, Store] = {} if elastic is None else {ELASTIC: elastic}
-    return Pool(registry, bus, EmbeddedStore(state.pool, retention), secret, level, others=others)
+    store = EmbeddedStore(state.pool, retention)
+    return Pool(registry, bus, store, secret, level, correlate=correlate, others=others)
 
 
 def own_addresses(state: StateDir) -> Sequence[tuple[str, int]]:

@@ -13,9 +13,9 @@ import nats.errors
 from hub.bus import Bus
 from hub.durable import Durable
 from hub.pool.analyze import Analyses
+from hub.pool.correlation import Correlation
 from hub.pool.ingest import DURABLES, MAX_FETCH, Ingest
 from hub.pool.observed import Pooling
-from hub.pool.reading import ClockOf
 from hub.pool.store import Store
 from hub.registry import Registry
 from wire.keys import SigningKey
@@ -39,20 +39,26 @@ class Pool:
     key: bytes
     level: Pooling = Pooling.HEADERS
     """Of sessions that don't say."""
-    clock_of: ClockOf | None = None
     others: Mapping[str, Store] = field(default_factory=dict)
     """Further stores that a session can be analysed into, by name."""
     name: str = "embedded"
     """Of `store`."""
+    correlate: bool = True
     ingest: Ingest = field(init=False)
     analyses: Analyses = field(init=False)
+    correlation: Correlation | None = field(init=False, default=None)
+    """None: switched off."""
 
     def __post_init__(self) -> None:
+        self.correlation = Correlation(self.store) if self.correlate else None
+        clock_of = None if self.correlation is None else self.correlation.clock_of
         self.ingest = Ingest(
-            self.registry, self.bus, self.store, key=self.key, level=self.level, clock_of=self.clock_of
+            self.registry, self.bus, self.store, key=self.key, level=self.level, clock_of=clock_of
         )
+        if self.correlation is not None:
+            self.ingest.on_batch(self.correlation.hear)
         self.analyses = Analyses(
-            self.registry, self.bus, self.stores, key=self.key, clock_of=self.clock_of, source=self.store
+            self.registry, self.bus, self.stores, key=self.key, clock_of=clock_of, source=self.store
         )
 
     @property
@@ -67,6 +73,8 @@ class Pool:
                 tasks.create_task(store.run())
             tasks.create_task(self.ingest.run())
             tasks.create_task(self.analyses.run())
+            if self.correlation is not None:
+                tasks.create_task(self.correlation.run())
 
 
 @dataclass(slots=True)

@@ -236,6 +236,9 @@ class Store(Protocol):
     async def put_conversations(self, rows: Sequence[ConversationRow]) -> None:
         """Keep or replace conversations; one with a lower revision than what is there is left out."""
 
+    async def forget_conversations(self, ids: Sequence[str]) -> None:
+        """Remove those that turned out to be a part of another."""
+
     async def conversations(
         self,
         query: Query | None,

@@ -259,6 +259,7 @@ async def test_a_restart_in_good_order_continues_the_chain(lab: Lab) -> None:
     assert list((lab.home.directory / "spool").iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_refused_and_failed_sessions_leave_the_others_alone(lab: Lab) -> None:
     good, bad = spec("a"), dataclasses.replace(spec("b"), filter="udp prot 1")
     missing = dataclasses.replace(spec("c"), interface="wan7")
@@ -285,6 +286,7 @@ async def test_refused_and_failed_sessions_leave_the_others_alone(lab: Lab) -> N
     assert lab.home.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "reason"),
     [
@@ -311,6 +313,7 @@ async def test_limits_end_a_session(lab: Lab, limit: dict[str, Any], reason: str
     assert lab.home.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "stop"])
 async def test_a_full_spool_and_books_that_add_up(lab: Lab, overflow: Any) -> None:
     """The server is away until the spool is full; afterwards every packet is in exactly one column."""
@@ -372,6 +375,7 @@ async def test_own_traffic_is_left_out_and_counted(lab: Lab) -> None:
     assert lab.home.stop() == 0
 
 
+@pytest.mark.slow
 async def test_orders_that_are_not_the_hubs_are_ignored(lab: Lab) -> None:
     from wire.control import seal
     from wire.keys import SigningKey
@@ -397,6 +401,7 @@ async def test_orders_that_are_not_the_hubs_are_ignored(lab: Lab) -> None:
     assert lab.home.stop() == 0
 
 
+@pytest.mark.slow
 async def test_a_second_signal_ends_at_once_and_loses_nothing(lab: Lab) -> None:
     one = spec()
     await lab.home.declare(lab.hub, 1, one)

@@ -206,6 +206,7 @@ def test_a_spool_without_room_keeps_the_counts_for_later(pair: Pair, tmp_path: P
     assert (books.flows_shipped, books.flows_lost) == (model.packets, 0)
 
 
+@pytest.mark.slow
 def test_more_flows_than_a_batch_or_the_table_holds(pair: Pair, host: Host) -> None:
     frames = many_flows(3 * MAX_FLOWS)
     with host.session(spec(exclude_own_traffic=False)) as session, Sender(pair[1]) as sender:
@@ -222,6 +223,7 @@ def test_more_flows_than_a_batch_or_the_table_holds(pair: Pair, host: Host) -> N
     assert max(sizes) == MAX_FLOWS
 
 
+@pytest.mark.slow
 def test_what_a_full_table_forgets_is_in_the_books(pair: Pair, host: Host) -> None:
     frames = many_flows(2 * FLOW_COUNTERS)
     with host.session(spec(exclude_own_traffic=False)) as session, Sender(pair[1]) as sender:

@@ -83,6 +83,7 @@ async def test_a_file_is_stored_once_and_the_books_are_shown(
     assert len(await home.stored(hub)) == len(batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["kill", "terminate"])
 async def test_an_interrupted_import_goes_on(bus: Backbone, home: Home, tmp_path: Path, stop: str) -> None:
     file = tmp_path / "in.pcap"

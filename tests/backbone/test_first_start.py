@@ -57,6 +57,7 @@ def test_everything_is_closed_to_others(tmp_path: Path) -> None:
         assert mode == (0o700 if path.is_dir() else 0o600), path
 
 
+@pytest.mark.slow
 async def test_killed_anywhere_in_the_first_start(tmp_path: Path) -> None:
     """Kill −9 at random moments, again and again in the same directory; then it completes and serves."""
     need_nats_server()

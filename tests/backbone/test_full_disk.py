@@ -23,6 +23,7 @@ async def trouble(bus: Backbone) -> str | None:
         return await system_account.jetstream_trouble(connection)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 async def test_wedged_stream_is_restarted_when_there_is_room_again(tmp_path: Path) -> None:
     need("root", "mount", "umount")

@@ -201,6 +201,7 @@ def test_killed_children_come_back(up: Up) -> None:
     assert gone(up) == {}
 
 
+@pytest.mark.slow
 def test_nothing_survives_kill_9_of_up(up: Up) -> None:
     up.start()
     up.wait_until_up()
@@ -301,6 +302,7 @@ def test_a_taken_default_port_is_replaced_and_said(up: Up) -> None:
         assert up.finish(signal.SIGINT) == 0
 
 
+@pytest.mark.slow
 def test_one_directory_one_up(up: Up) -> None:
     up.start()
     up.wait_until_up()

@@ -55,6 +55,7 @@ def _without_pause(packets: list[Packet]) -> list[Packet]:
     return [packet for packet in packets if not min(marked) <= packet.timestamp_ns <= max(marked)]
 
 
+@pytest.mark.slow
 def test_two_hosts_one_page_and_the_capture_equals_tcpdumps(tmp_path: Path) -> None:
     need("root", "tshark", "capinfos", *NEEDED)
     need_browser()

@@ -19,6 +19,7 @@ def test_difference_names_what_is_missing_and_what_only_has_another_stamp() -> N
     assert "same bytes at +500 ns" in difference([one], [later])
 
 
+@pytest.mark.slow
 def test_reads_what_tshark_reads(captures: Path) -> None:
     need("tshark")
     argv = ["-T", "fields", "-e", "frame.time_epoch", "-e", "frame.cap_len", "-e", "frame.len"]

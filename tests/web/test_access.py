@@ -20,6 +20,8 @@ PUBLIC = {
     ("GET", "/static/{file_path:path}"),
 }
 EXAMPLES = {
+    "conversation:str": "0123456789abcdef-1",
+    "id:str": "0123456789abcdef-1",
     "agent:str": "web1",
     "session_id:str": "a" * 26,
     "watch:str": "0" * 16,
@@ -157,6 +159,7 @@ async def test_a_stranger_is_led_back_to_where_they_wanted(tmp_path: Path) -> No
         assert answer.headers["location"] == "/login?next=/live%3Fsession%3D" + "a" * 26
 
 
+@pytest.mark.slow
 async def test_who_tries_too_many_passwords_is_told_how_long_to_wait(tmp_path: Path) -> None:
     async with site(tmp_path) as page, page.client() as client:
         answers: list[httpx.Response] = []

@@ -121,6 +121,7 @@ async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
         assert complaints == []
 
 
+@pytest.mark.slow
 async def test_the_end_of_a_capture_on_the_live_page(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, _, agent), browser() as (context, complaints):
         page = await context.new_page()

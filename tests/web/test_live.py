@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from hub.ledger.flow_totals import flow_table
 from hub.web.pages import count
@@ -140,6 +141,7 @@ async def test_agents_arrive_and_change_live(tmp_path: Path) -> None:
         await events.until("agent-web1", 'data-state="offline"')
 
 
+@pytest.mark.slow
 async def test_a_logout_ends_the_event_stream(tmp_path: Path) -> None:
     async with stage(tmp_path) as (_, client, _), client.http.stream("GET", "/events/agents") as response:
         events = Events(response)

@@ -88,6 +88,7 @@ async def opened(page: Page, where: Site, client: Browser, agent: FakeAgent) -> 
     return session
 
 
+@pytest.mark.slow
 async def test_opening_by_keyboard_and_marks_both_ways(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
         page = await context.new_page()
@@ -203,6 +204,7 @@ async def test_tsharks_tree_when_it_is_asked_for(tmp_path: Path) -> None:
         assert complaints == []
 
 
+@pytest.mark.slow
 async def test_a_packet_that_is_gone_says_so_and_a_small_screen_holds_it(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, client, agent), browser(400) as (context, complaints):
         page = await context.new_page()

@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from h2.events import DataReceived
 
 from hub.live.viewer import UPDATES_PER_SECOND
@@ -21,6 +22,7 @@ BATCH = 60
 MOST_UPDATES = 200
 
 
+@pytest.mark.slow
 async def test_a_viewer_that_never_reads_costs_a_bounded_amount_and_slows_nobody(tmp_path: Path) -> None:
     async with stage(tmp_path) as (page, client, agent):
         session = await start(client)

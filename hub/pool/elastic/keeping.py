@@ -62,7 +62,7 @@ class Keeping:
     def put_conversations(self, rows: Sequence[ConversationRow]) -> None:
         """See Store. One caller at a time."""
         with self._lock:
-            homes = self._find_homes(rows)
+            homes = self._find_homes({row.id for row in rows})
             lines = []
             for row in rows:
                 action = {
@@ -92,9 +92,17 @@ class Keeping:
             ]
         )
 
-    def _find_homes(self, rows: Sequence[ConversationRow]) -> dict[str, str]:
-        found = {row.id: self._homes[row.id] for row in rows if row.id in self._homes}
-        unknown = sorted({row.id for row in rows if row.id not in found})
+    def forget_conversations(self, ids: Sequence[str]) -> None:
+        """See Store."""
+        with self._lock:
+            homes = self._find_homes(set(ids))
+            self._write([({"delete": {"_index": index, "_id": id_}}, None) for id_, index in homes.items()])
+            for id_ in homes:
+                self._homes.pop(id_, None)
+
+    def _find_homes(self, ids: set[str]) -> dict[str, str]:
+        found = {id_: self._homes[id_] for id_ in ids if id_ in self._homes}
+        unknown = sorted(ids - found.keys())
         if not unknown:
             return found
         if self._forgotten:

@@ -159,6 +159,10 @@ class ElasticStore:
         """See Store."""
         await self._call(lambda: self._keeping.put_conversations(rows))
 
+    async def forget_conversations(self, ids: Sequence[str]) -> None:
+        """See Store."""
+        await self._call(lambda: self._keeping.forget_conversations(ids))
+
     async def conversations(
         self,
         query: Query | None,

@@ -107,6 +107,12 @@ class Derived:
                 [_packed(row) for row in rows],
             )
 
+    def forget_conversations(self, ids: Sequence[str]) -> None:
+        """In one transaction."""
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany("DELETE FROM conversations WHERE id = ?", [(one,) for one in ids])
+
     def conversations(
         self,
         condition: str,

@@ -169,6 +169,10 @@ class EmbeddedStore:
         """See Store."""
         await self._derive(lambda derived: derived.put_conversations(rows))
 
+    async def forget_conversations(self, ids: Sequence[str]) -> None:
+        """See Store."""
+        await self._derive(lambda derived: derived.forget_conversations(ids))
+
     async def conversations(
         self,
         query: Query | None,

@@ -130,6 +130,7 @@ print("captured", open("/proc/self/status").read().split("CapEff:")[1].split()[0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["bcc", "object"])
 def test_two_capabilities_are_enough(way: str) -> None:
     """CAP_NET_RAW for the socket and CAP_BPF for the programs; the verifier is stricter than with CAP_PERFMON."""
@@ -190,6 +191,7 @@ for way, cutoff in ("auto", None), ("auto", 1000), ("object", None):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kept", "said"),
     [

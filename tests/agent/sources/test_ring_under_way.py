@@ -311,6 +311,7 @@ def test_an_interface_that_vanishes_is_taken_up_again(open_source: Opener, pair:
         assert ring.statistics().received == ring.statistics().captured == 2
 
 
+@pytest.mark.slow
 def test_closing_while_others_read_and_change(ring_on: Opened, pair: Pair) -> None:
     """No thread may touch the ring once it is unmapped; a mistake here ends the process."""
     left, right = pair

@@ -191,6 +191,7 @@ def test_rules_hold_after_the_interface_was_down(hosts: Pair) -> None:
     source.close()
 
 
+@pytest.mark.slow
 def test_ten_thousand_networks_fit_and_change_while_packets_flow(hosts: Pair) -> None:
     left, right = hosts
     source = opened(left, "object", 1)

@@ -226,6 +226,7 @@ async def test_quarantine(tmp_path: Path) -> None:
         assert hub.registry.counters()["quarantined"] == 5
 
 
+@pytest.mark.slow
 async def test_unknown_agent_is_tried_three_times_then_quarantined(tmp_path: Path) -> None:
     async with parts(tmp_path) as hub:
         keys = hub.backbone.agent("ghost")
@@ -256,6 +257,7 @@ async def test_old_key_still_verifies_what_it_signed(tmp_path: Path) -> None:
         assert ledger.counts.quarantined == 0
 
 
+@pytest.mark.slow
 async def test_server_killed_while_a_fetch_is_pending(tmp_path: Path) -> None:
     async with parts(tmp_path) as hub:
         web1 = await joined(hub, "web1")
@@ -296,6 +298,7 @@ async def test_boot_that_ended_is_settled_from_its_chain(tmp_path: Path) -> None
         assert books.archived_packets == 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -329,6 +332,7 @@ async def test_no_bytes_around_a_message_make_the_hub_deaf(tmp_path: Path, line:
             assert bus.connections == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["100", "404", "408", "409"])
 async def test_a_header_that_looks_like_the_servers_word_hides_nothing(tmp_path: Path, status: str) -> None:
     async with parts(tmp_path) as hub:

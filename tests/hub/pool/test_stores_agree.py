@@ -257,6 +257,9 @@ async def test_conversations_are_replaced_by_newer_ones(opener: Opener, tmp_path
             None, since_ns=START_NS + 5_900_000_000, until_ns=START_NS + 7 * 10**9
         )
         assert [row.id for row in page.rows] == ["c6", "c5"]
+        await store.forget_conversations(["c5", "none"])
+        assert await store.conversation("c5") is None
+        assert await store.conversation("c6") == rows[6]
 
 
 CONVERSATION_QUERIES: dict[str, tuple[Query, set[int]]] = {

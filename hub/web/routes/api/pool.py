@@ -40,6 +40,10 @@ class PoolNumbers(Struct, frozen=True):
     refused: int = 0
     duplicate_batches: int = 0
     unverified_messages: int = 0
+    correlated: Annotated[
+        int, Meta(description="Packets that the correlation took, since the hub's start.")
+    ] = 0
+    not_correlated: Annotated[int, Meta(description="Packets that came faster than it works.")] = 0
     stores: Annotated[list[str], Meta(description="That a session can be analysed into.")] = []
 
 
@@ -116,6 +120,7 @@ async def pool_numbers(request: AnyRequest) -> PoolNumbers:
     if hub.pool is None:
         return PoolNumbers("off")
     stats, status, sums = await hub.pool.store.stats(), hub.pool.ingest.status, all_pooled(hub.registry)
+    correlation = hub.pool.correlation
     return PoolNumbers(
         store=stats.kind,
         ready=stats.ready,
@@ -133,6 +138,8 @@ async def pool_numbers(request: AnyRequest) -> PoolNumbers:
         refused=sums.refused,
         duplicate_batches=status.counts.duplicates,
         unverified_messages=status.counts.unverified,
+        correlated=0 if correlation is None else correlation.counts.packets,
+        not_correlated=0 if correlation is None else correlation.counts.passed_over,
         stores=list(hub.pool.stores),
     )
 

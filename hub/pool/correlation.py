@@ -1,0 +1,310 @@
+"""The correlation at work: hears the batches that are pooled, gives conversations and clock offsets to the store.
+
+Batches come in the ingest's thread and wait as rows, a bounded number of them. A thread of its own evaluates what is
+new about once a second, less often when that takes long, so that it never takes more than a fifth of a processor. A
+store that is away keeps results waiting, the newest of each conversation, also bounded. What goes over a bound is
+counted.
+
+A conversation's id here is the correlator's and the time it began at: the same flow may come again tomorrow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import orjson
+
+from hub.correlate.clock_constraints import NONE
+from hub.correlate.clock_estimate import UNKNOWN, Offsets
+from hub.correlate.clock_reports import Claim, best_anchor
+from hub.correlate.conversations import Conversations
+from hub.correlate.correlator import Correlator, Update
+from hub.correlate.described import Described, described
+from hub.correlate.flows import Flows, address_text, find, flows_of
+from hub.correlate.sightings import Rows, sightings_of
+from hub.pool.correlated_batches import CorrelatedBatches
+from hub.pool.observed import ClockOffset, ObservedBatch
+from hub.pool.store import ConversationRow, OffsetRow, Store, StoreAway, StoreRefused
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+SHARE = 5
+"""Evaluations take at most one part in so many of the time."""
+CLOCKS_EVERY_S = 3.0
+MOST_WAITING_ROWS = 500_000
+"""104 bytes each."""
+MOST_UNSTORED = 20_000
+MOST_DETAILS = 256 * 1024
+AGAIN_NS = 60_000_000_000
+"""Windows of the clocks that are written again, since later packets make them better known."""
+
+
+@dataclass(slots=True)
+class CorrelationCounts:
+    """Since the start of this process."""
+
+    packets: int = 0
+    passed_over: int = 0
+    """Packets that came faster than they were worked off: pooled, in no conversation."""
+    conversations: int = 0
+    """Evaluations of one, however often."""
+    unstored: int = 0
+    """Results that the store was away for too long to take, or refused."""
+    begun_anew: int = 0
+    """Times that an error of ours made it forget all and begin anew."""
+    last_update_s: float = 0.0
+
+
+class Correlation:
+    """`hear` and `clock_of` belong to the ingest's thread, `run` to the event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="correlation")
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[BatchKey, Rows, Flows]] = []
+        self._waiting_rows = 0
+        self._batches = CorrelatedBatches()
+        self._begin()
+        self._unstored: OrderedDict[str, ConversationRow] = OrderedDict()
+        self._unstored_offsets: list[OffsetRow] = []
+        self._forget: list[str] = []
+        self.counts = CorrelationCounts()
+
+    # The ingest's thread
+
+    def hear(self, batch: ObservedBatch) -> None:
+        """Take a batch; never waits."""
+        header = batch.header
+        with self._lock:
+            if self._waiting_rows + len(batch) > MOST_WAITING_ROWS:
+                self.counts.passed_over += len(batch)
+                return
+            self._waiting_rows += len(batch)
+        number = self._batches.note(batch)
+        rows = sightings_of(
+            batch.seen, batch.timestamp_ns, batch.original_bytes, batch.flags, vantage=0, batch=number
+        )
+        key = BatchKey(header.agent, header.boot, header.interface, len(batch), _claim_of(batch))
+        with self._lock:
+            self._waiting.append((key, rows, flows_of(batch.seen)))
+
+    def clock_of(self, agent: str, raw_ns: int) -> ClockOffset | None:
+        """What is known of an agent's clock; None: unknown, on one side at least."""
+        offsets, clock = self._offsets, self._clock_of_agent.get(agent)
+        if offsets is None or clock is None or clock >= len(offsets.rough_ns):
+            return None
+        low, high, estimate = (int(part[0]) for part in offsets.at(clock, np.array([raw_ns])))
+        if estimate == UNKNOWN or low <= -NONE or high >= NONE:
+            return None
+        return ClockOffset(estimate, low, high)
+
+    # The event loop
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        loop = asyncio.get_running_loop()
+        clocks_at_s = 0.0
+        try:
+            while True:
+                begun_s = time.monotonic()
+                with_clocks = begun_s - clocks_at_s >= CLOCKS_EVERY_S
+                worked = await loop.run_in_executor(self._worker, self._evaluate_or_forget, with_clocks)
+                if worked and with_clocks:
+                    clocks_at_s = begun_s
+                took_s = self.counts.last_update_s = time.monotonic() - begun_s
+                await self._give_out()
+                await asyncio.sleep(max(EVERY_S, (SHARE - 1) * took_s))
+        finally:
+            self._worker.shutdown(wait=True, cancel_futures=True)
+
+    async def _give_out(self) -> None:
+        rows, offsets, forget = list(self._unstored.values()), self._unstored_offsets, self._forget
+        try:
+            if rows:
+                await self._store.put_conversations(rows)
+            if forget:
+                await self._store.forget_conversations(forget)
+            if offsets:
+                await self._store.put_offsets(offsets)
+        except StoreAway:
+            self._bound()
+            return  # they are given out with the next ones
+        except StoreRefused as error:
+            self.counts.unstored += len(rows)
+            log.error("the store refuses what the correlation found: %s", error)
+        self._unstored.clear()
+        self._unstored_offsets, self._forget = [], []
+
+    def _bound(self) -> None:
+        while len(self._unstored) > MOST_UNSTORED:
+            self._unstored.popitem(last=False)
+            self.counts.unstored += 1
+        self._unstored_offsets = self._unstored_offsets[-MOST_UNSTORED:]
+        self._forget = self._forget[-MOST_UNSTORED:]
+
+    # The correlation's thread
+
+    def _evaluate_or_forget(self, with_clocks: bool) -> bool:
+        """What packets hold is foreign: a mistake in here must cost conversations, not the hub."""
+        try:
+            return self._evaluate(with_clocks)
+        except Exception:
+            log.exception("the correlation failed and begins anew with the next packets")
+            self.counts.begun_anew += 1
+            self._begin()
+            return True
+
+    def _begin(self) -> None:
+        self._correlator = Correlator()
+        self._clocks: dict[tuple[str, bytes], int] = {}
+        """(agent, boot) → its clock: a host that was started anew may have set it."""
+        self._clock_of_agent: dict[str, int] = {}
+        self._claims: dict[int, Claim] = {}
+        self._anchor: int | None = None
+        self._offsets: Offsets | None = None
+        self._offsets_to_ns = -(2**62)
+        self._began: dict[int, int] = {}
+        """Conversation → when it began, by its first evaluation: part of its name."""
+
+    def _evaluate(self, with_clocks: bool) -> bool:
+        with self._lock:
+            waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
+        if not waiting:
+            return False
+        for key, rows, flows in waiting:
+            self._add(key, rows, flows)
+        update = self._correlator.update()
+        if with_clocks or self._offsets is None:
+            self._look_at_clocks()
+        assert self._offsets is not None
+        for found in update.conversations:
+            for row in self._rows_of(found, self._offsets):
+                self.counts.conversations += 1
+                self._unstored[row.id] = row
+                self._unstored.move_to_end(row.id)
+        self._let_go(update)
+        return True
+
+    def _add(self, key: BatchKey, rows: Rows, flows: Flows) -> None:
+        clock = self._clocks.setdefault((key.agent, key.boot), len(self._clocks))
+        self._clock_of_agent[key.agent] = clock
+        vantage = self._correlator.vantage(key.agent, key.interface, clock)
+        if vantage is None:
+            self.counts.passed_over += key.packets
+            return
+        self._claims[clock] = Claim(clock, *key.claim)
+        rows["vantage"] = vantage
+        self._correlator.add(rows, flows)
+        self.counts.packets += key.packets
+
+    def _look_at_clocks(self) -> None:
+        anchor = best_anchor(list(self._claims.values())) if self._anchor is None else self._anchor
+        self._offsets = offsets = self._correlator.offsets(anchor)
+        if offsets.anchor >= 0:
+            self._anchor = offsets.anchor  # the pool's time must not jump to another host's
+            self._unstored_offsets += list(self._offset_rows(offsets))
+
+    def _offset_rows(self, offsets: Offsets) -> Iterator[OffsetRow]:
+        agents = {clock: agent for (agent, _), clock in self._clocks.items()}
+        fresh = np.flatnonzero(offsets.middle_ns > self._offsets_to_ns - AGAIN_NS)
+        steps = {(step.clock, step.window): step.amount_ns for step in offsets.steps}
+        for clock in range(len(offsets.rough_ns)):
+            drift = offsets.drift.get(clock)
+            for window in fresh.tolist():
+                low, high, estimate = (
+                    int(part[clock][window])
+                    for part in (offsets.low_ns, offsets.high_ns, offsets.estimate_ns)
+                )
+                known = estimate != UNKNOWN
+                step = steps.get((clock, window))
+                yield OffsetRow(
+                    agents[clock],
+                    int(offsets.middle_ns[window]),
+                    agents[offsets.anchor],
+                    estimate if known else None,
+                    None if low <= -NONE else low,
+                    None if high >= NONE else high,
+                    None if drift is None else drift.estimate * 1e9,
+                    "anchor" if clock == offsets.anchor else "traffic" if known else "unknown",
+                    "" if step is None else f"the clock was set by {step / 1e6:+.3f} ms",
+                )
+        if len(offsets.middle_ns):
+            self._offsets_to_ns = int(offsets.middle_ns[-1])
+
+    def _rows_of(self, found: Conversations, offsets: Offsets) -> Iterator[ConversationRow]:
+        sessions = self._batches.sessions_of(found)
+        revision = time.time_ns() // 1_000_000
+        for index in range(len(found)):
+            told = described(found, index, offsets, self._correlator.vantages)
+            yield self._row(told, int(found.id[index]), sessions[index], revision)
+
+    def _row(self, told: Described, number: int, sessions: Sequence[str], revision: int) -> ConversationRow:
+        flows = self._correlator.flows
+        at = find(flows, np.array([told.near_flow, *told.flows], np.uint64))
+        near, others = flows[at[0]], flows[at[1:]]
+        ends = [("first_address", "first_port"), ("second_address", "second_port")]
+        source, destination = reversed(ends) if told.near_reversed else ends
+        community_id = near["community_id"].decode("ascii")
+        details = orjson.dumps(asdict(told))
+        return ConversationRow(
+            id=self._id_of(number, told.first_ns),
+            revision=revision,
+            community_id=community_id,
+            first_ns=told.first_ns,
+            last_ns=told.last_ns,
+            source=address_text(near[source[0]]),
+            destination=address_text(near[destination[0]]),
+            source_port=int(near[source[1]]) if near["has_ports"] else None,
+            destination_port=int(near[destination[1]]) if near["has_ports"] else None,
+            protocol=int(near["protocol"]),
+            packets=told.packets,
+            bytes=told.bytes,
+            observations=told.sightings,
+            agents=sorted({stop.agent for stop in (*told.there, *told.back)}),
+            sessions=sessions,
+            aliases=sorted({one["community_id"].decode("ascii") for one in others} - {community_id}),
+            names=self._batches.names_of(told.flows),
+            lost_packets=told.lost,
+            retransmissions=told.sent_again,
+            details=details if len(details) <= MOST_DETAILS else b"",
+        )
+
+    def _id_of(self, number: int, first_ns: int) -> str:
+        return f"{number:016x}-{self._began.setdefault(number, first_ns):x}"
+
+    def _let_go(self, update: Update) -> None:
+        for number in update.absorbed:
+            if number in self._began:
+                gone = self._id_of(number, 0)
+                self._unstored.pop(gone, None)
+                self._forget.append(gone)
+                del self._began[number]
+        for number in update.sealed:
+            self._began.pop(number, None)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """What the correlation needs of a batch beside its rows."""
+
+    agent: str
+    boot: bytes
+    interface: str
+    packets: int
+    claim: tuple[int, bool, int | None, int | None]
+    """See Claim: without its clock."""
+
+
+def _claim_of(batch: ObservedBatch) -> tuple[int, bool, int | None, int | None]:
+    clock = batch.header.clock
+    return batch.header.last_timestamp_ns, clock.state == "synchronized", clock.offset_ns, clock.error_ns
