@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,6 +160,30 @@ def test_priority_packets_are_shown_and_exported_among_the_others(
     batches = [open_batch(message, public=None) for message in split_messages(stored)]
     packets = {lane: sum(one.header.packets for one in batches if one.header.lane is lane) for lane in Lane}
     assert packets == {Lane.PRIO: len(ports) * 2 // 11, Lane.BULK: len(ports) * 9 // 11}
+
+
+def test_what_two_hosts_saw_of_one_exchange_is_one_conversation(stand: Stand, curl: Curl) -> None:
+    host, client = stand.lab["web1"], stand.lab["db1"]
+    sessions = [curl.start(name, "eth0", "udp port 7777") for name in ("web1", "db1")]
+    script = "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+    script += f"for n in range(30): s.sendto(b'question %d' % n, ('{host.address}', 7777)); time.sleep(0.01)"
+    client.run(sys.executable, "-c", script)
+    found: list[dict[str, Any]] = []
+
+    def correlated() -> bool:
+        found[:] = curl.get("/explore/conversations?q=port:7777&last=1h")["conversations"]
+        return bool(found) and found[0]["observations"] >= 60
+
+    wait_for(correlated, "the conversation, as both hosts saw it")
+    (one,) = found
+    assert one["agent_id"] == ["db1", "web1"]
+    assert (one["source.ip"], one["destination.ip"]) == (client.address, host.address)
+    assert (one["network.packets"], one["observations"]) == (30, 60)
+    lanes = curl.get(f"/explore/conversations/{one['id']}")
+    assert [(lane["agent"], lane["packets"]) for lane in lanes["lanes"]] == [("db1", 30), ("web1", 30)]
+    assert lanes["delays"]
+    for session in sessions:
+        curl.order(session, "stop", "stopped")
 
 
 def test_flows_are_counted_whatever_is_kept_and_reach_page_and_csv(
