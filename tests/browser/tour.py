@@ -194,7 +194,8 @@ async def _wait_rows(page: Page, scene: Scene) -> None:
 
 async def _open_packet(page: Page, scene: Scene) -> None:
     await _wait_rows(page, scene)
-    await page.locator('[data-testid="rows"] >> text=UDP').first.click()
+    await page.get_by_test_id("freeze-view").click()  # a row that moves is hard to hit
+    await page.locator('[data-testid="rows"] >> text=UDP').last.click()
     await expect(page.get_by_test_id("packet-tree")).to_be_visible()
 
 
