@@ -99,6 +99,7 @@ class Keeping:
             self._write([({"delete": {"_index": index, "_id": id_}}, None) for id_, index in homes.items()])
             for id_ in homes:
                 self._homes.pop(id_, None)
+        self._refresh(self.indices.all_conversations)  # else they would be found for some seconds more
 
     def _find_homes(self, ids: set[str]) -> dict[str, str]:
         found = {id_: self._homes[id_] for id_ in ids if id_ in self._homes}
