@@ -55,6 +55,9 @@ def test_bytes_and_layers_of_real_packets(tmp_path: Path) -> None:
                 "ICMPv6": lambda: ping(client, server.address6, count=1),
             }
             for protocol, layer, field in OPENED:
+                page.keyboard.press("Escape")
+                page.get_by_role("grid").focus()
+                page.keyboard.press("End")  # only rows in sight are in the page: follow the newest
                 send[protocol]()
                 row = rows.get_by_role("row").filter(has=page.locator(".c-protocol", has_text=protocol)).first
                 expect(row).to_be_attached(timeout=10_000)
