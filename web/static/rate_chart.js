@@ -75,7 +75,10 @@
         bits: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] },
       },
       axes: [
-        { stroke: () => colours.text, grid: { show: false }, ticks: { show: false }, size: 20, gap: 2, font: "11px sans-serif" },
+        {
+          stroke: () => colours.text, grid: { show: false }, ticks: { show: false }, size: 20, gap: 2, space: 80, font: "11px sans-serif",
+          values: (_, seconds) => seconds.map((at) => new Date(at * 1000).toISOString().slice(11, 19)), // UTC, as the rows
+        },
         axis("packets", 3),
         axis("bits", 1),
       ],
