@@ -26,6 +26,9 @@ class BatchName:
         """The name of the batch with this header."""
         return cls(header.agent, header.boot, header.session, header.lane, header.sequence)
 
+    def __str__(self) -> str:
+        return f"{self.agent}/{self.boot.hex()}/{self.session}/{self.lane}/{self.sequence}"
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -56,8 +59,7 @@ class Observation:
         return cls(name, _number(index))
 
     def __str__(self) -> str:
-        batch = self.batch
-        return f"{batch.agent}/{batch.boot.hex()}/{batch.session}/{batch.lane}/{batch.sequence}/{self.index}"
+        return f"{self.batch}/{self.index}"
 
 
 def _number(text: str) -> int:

@@ -30,8 +30,8 @@ class CorrelatedBatches:
 
     def note(self, batch: ObservedBatch) -> int:
         """The batch's number: 64 bits that follow from its name alone."""
-        name = str(batch.observation_id(0)).rpartition("/")[0]
-        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+        name = str(batch.name).encode()
+        number = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
         spoken = [(one.packet, one.name) for one in batch.applications.dns]
         spoken += [(one.packet, one.server_name) for one in batch.applications.tls]
         spoken += [(one.packet, one.host) for one in batch.applications.http]

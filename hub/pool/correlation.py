@@ -146,9 +146,10 @@ class Correlation:
         self._unstored_offsets, self._forget = [], []
 
     def _bound(self) -> None:
+        held = (self._unstored, self._unstored_offsets, self._forget)
+        self.counts.unstored += sum(max(0, len(results) - MOST_UNSTORED) for results in held)
         while len(self._unstored) > MOST_UNSTORED:
             self._unstored.popitem(last=False)
-            self.counts.unstored += 1
         self._unstored_offsets = self._unstored_offsets[-MOST_UNSTORED:]
         self._forget = self._forget[-MOST_UNSTORED:]
 
