@@ -76,7 +76,9 @@ async def test_a_capture_from_the_login_to_its_end(tmp_path: Path) -> None:
         await expect(page.get_by_test_id("filter-message")).to_contain_text("syntax error")
         await expect(page.get_by_test_id("filter")).to_have_attribute("aria-invalid", "true")
         await page.get_by_test_id("filter").fill("udp port 9")
-        await page.get_by_test_id("filter").press("Enter")
+        # The stream answers once its subscription is in force: what is captured from then on has a row.
+        async with page.expect_response("**/events/live?*"):
+            await page.get_by_test_id("filter").press("Enter")
         controls = page.get_by_test_id("controls")
         await expect(controls).to_have_attribute("data-state", "running", timeout=15_000)
         session = await controls.get_attribute("data-session") or ""
