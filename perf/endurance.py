@@ -10,7 +10,7 @@ On a machine with two cores the hub's share is what the agent lacks, and no user
 with `--hub-rests` it is stopped (SIGSTOP) while the load goes on and catches up from the archive afterwards.
 
 `--settings` adds members of a session's order (as the hub's API takes them), to see what they save:
-`--settings '{"snaplen": 128}'`, `'{"flow_cutoff_bytes": 20000}'`, `'{"payload": "headers"}'`.
+`--settings '{"snaplen": 128}'`, `'{"flow_cutoff_bytes": 20000}'`, `'{"payload": {"policy": "headers"}}'`.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def main() -> int:
     parser.add_argument("--pps", type=float, default=300_000, help="(default %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="(default %(default)s)")
     parser.add_argument(
-        "--mix", default="imix", choices=("imix", "tls", "text", "1514"), help="or 1514 B UDP"
+        "--mix", default="imix", choices=("imix", "tls", "text", "full"), help="full: imix's 1514 B"
     )
     parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="of the session")
     parser.add_argument("--hub-rests", action="store_true", help="stop the hub while the load goes on")

@@ -40,6 +40,9 @@ MAX_FETCH = 24
 RETRY_DELAY_S = 3.0
 BACKOFF_S = (0.5, 15.0)
 """Between tries while the store is away: first and longest."""
+GATHER_S = 0.25
+"""Once a lane is read to its end: a watched session sends a batch each 10 ms, and a round costs the interpreter that
+the live view waits for about as much for one batch as for 24."""
 LAGS = 4_096
 
 DURABLES: dict[str, str] = {STREAM_CAPTURE: "pool-bulk", STREAM_PRIORITY: "pool-prio"}
@@ -133,6 +136,8 @@ class Ingest:
                     else:
                         await message.ack()
             self._measure(durable, incoming, verdicts)
+            if not durable.pending:
+                await asyncio.sleep(GATHER_S)
 
     def _measure(self, durable: Durable, incoming: list[Incoming], verdicts: list[str]) -> None:
         now_ns = time.time_ns()
