@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,10 @@ async def test_a_session_is_pooled_as_its_level_says_and_analysed_later(tmp_path
         assert numbers["store"] == "embedded"
         html = (await page.get(here)).text
         assert "Analysed into embedded: 25 packets" in html
+        address = re.search(r'href="(/explore[^"]+)" data-testid="explore-session"', html)
+        assert address is not None
+        looked = await page.get(unescape(address[1]))
+        assert "25 packets" in looked.text
         assert (await page.http.get("/healthz")).json()["parts"]["pool"] == "ok"
 
 

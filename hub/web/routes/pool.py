@@ -1,15 +1,19 @@
 """What the pool makes of a session, on its page: how much is pooled, and analysing it afterwards."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
 from litestar.exceptions import ClientException, ServiceUnavailableException
 from litestar.params import FromPath
 
-from hub.ledger.session_books import session_books
+from hub.explore.question import CLOCK_SLACK_NS
+from hub.ledger.session_books import SessionBooks, session_books
 from hub.pool.books import session_pool
 from hub.pool.pool import Pool
+from hub.pool.query.operands import time_text
 from hub.pooling import WORDS, Pooling
+from hub.registry.sessions import SessionRecord
 from hub.web.running import Hub, hub_of
 from wire.names import check_session_id
 
@@ -19,7 +23,7 @@ AnyRequest = Request[Any, Any, Any]
 def pool_context(hub: Hub, session_id: str) -> dict[str, Any]:
     """For fragments/session_pool.html."""
     if hub.pool is None:
-        return {"pool": None}
+        return {"pool": None, "explore_address": ""}
     record = hub.registry.sessions.require(session_id)
     account = session_books(hub.registry, session_id)
     counts = session_pool(hub.registry, session_id)
@@ -34,8 +38,23 @@ def pool_context(hub: Hub, session_id: str) -> dict[str, Any]:
         "level": record.pooling or hub.pool.level,
         "levels": WORDS,
         "analysis": analysis,
+        "explore_address": _explore_address(record, account, counts.pooled),
         "moving": record.ended_ns is None or (analysis is not None and analysis.active),
     }
+
+
+def _explore_address(record: SessionRecord, account: SessionBooks, pooled: int) -> str:
+    """Where Explore shows the session's packets, "" for none.
+
+    In the time they are of: those of an imported file may be years old.
+    """
+    first_ns, last_ns = account.first_timestamp_ns, account.last_timestamp_ns
+    if not pooled or first_ns is None or last_ns is None:
+        return ""
+    asked = {"q": f"session:{record.id}", "since": time_text(max(0, first_ns - CLOCK_SLACK_NS))}
+    if record.ended_ns is not None:
+        asked["until"] = time_text(last_ns + CLOCK_SLACK_NS)
+    return f"/explore?{urlencode(asked)}"
 
 
 def running_pool(hub: Hub) -> Pool:
