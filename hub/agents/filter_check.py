@@ -20,7 +20,12 @@ _lock = threading.Lock()
 
 
 _ADVICE = (
-    ("syntax error", "Join conditions with and, or, not, for example: tcp port 443 and host 10.0.0.7"),
+    (
+        "syntax error",
+        "Join conditions with and, or, not, for example: tcp port 443 and host 10.0.0.7 "
+        "(as for tcpdump; Wireshark's display filters, like ip.addr == 10.0.0.7, are another language)",
+    ),
+    ("no interface", "Choose another interface for this host, or write one of these into its field"),
     ("unknown host", "Names are looked up on the agent's host: write the address instead"),
     ("unknown port", "Write the port as a number, for example: port 8080"),
     ("illegal port number", "Ports go from 0 to 65535; a range is written as: portrange 8000-8080"),

@@ -17,7 +17,7 @@ from hub.pool.fields import Field
 from hub.pool.query.ast import And, Not, Or, Query, QueryError
 from hub.pool.query.terms import bare, compared, exists, listed
 from hub.pool.query.tokens import Kind, Token, tokenize
-from hub.pool.query.vocabulary import VOCABULARIES, Vocabulary, What, suggestion
+from hub.pool.query.vocabulary import VOCABULARIES, WIRESHARK, Vocabulary, What, suggestion
 
 MAX_DEPTH = 40
 MAX_TERMS = 256
@@ -174,7 +174,13 @@ class _Parser:
         if other.find(token.text):
             text = f"{self._vocabulary.what} have no {token.text}: look for {other.what} instead"
         else:
-            near = suggestion(token.text, self._vocabulary.all_names)
+            same = WIRESHARK.get(token.text.lower(), "")
+            found_same = bool(same and self._vocabulary.find(same))
+            near = (
+                f"; did you mean {same}?"
+                if found_same
+                else suggestion(token.text, self._vocabulary.all_names)
+            )
             text = f'there is no field "{token.text[:40]}"' + (near or "; quote it to look for it as text")
         raise QueryError(text, token.start, token.end)
 

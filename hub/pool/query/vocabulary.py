@@ -100,6 +100,32 @@ VOCABULARIES: Mapping[What, Vocabulary] = {
 }
 
 
+WIRESHARK: Mapping[str, str] = {
+    **{
+        f"{ip}.{there}": here
+        for ip in ("ip", "ipv6")
+        for there, here in (("addr", "ip"), ("src", "src"), ("dst", "dst"))
+    },
+    **{
+        f"{transport}.{there}": here
+        for transport in ("tcp", "udp")
+        for there, here in (("port", "port"), ("srcport", "sport"), ("dstport", "dport"))
+    },
+    "eth.addr": "mac",
+    "frame.len": "bytes",
+    "frame.time": "time",
+    "tcp.flags.syn": "tcp.syn",
+    "tcp.flags.reset": "tcp.rst",
+    "tcp.flags.fin": "tcp.fin",
+    "vlan.id": "vlan",
+    "dns.qry.name": "dns",
+    "http.host": "url.domain",
+    "http.request.uri": "url",
+    "tls.handshake.extensions_server_name": "sni",
+}
+"""What display filters of Wireshark call a field, and what it is called here."""
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?`, or nothing."""
     near = difflib.get_close_matches(word.lower()[:64], list(known), n=2, cutoff=0.6)

@@ -37,6 +37,7 @@ def test_link_type_decides() -> None:
     [
         ("tcp prot 80", "tcp port 443 and host"),
         ("icmp and and", "tcp port 443 and host"),
+        ("ip.addr == 10.0.0.1", "another language"),
         ("host nosuch.invalid", "write the address"),
         ("udp port no-such-service", "as a number"),
         ("port 99999", "65535"),
@@ -56,3 +57,7 @@ def test_what_already_says_what_to_do_gets_no_advice() -> None:
         advice("the filter joins 300 terms; at most 256 are taken. Use networks instead of lists of hosts")
         == ""
     )
+
+
+def test_an_interface_that_is_not_there_is_no_matter_of_the_filter() -> None:
+    assert "another interface" in advice("this host has no interface 'eth7'; it has lo, eth0")

@@ -94,6 +94,8 @@ def test_meanings(text: str, query: Query) -> None:
 
 ERRORS = [
     ("prot == tcp", "did you mean proto", 0, 4),
+    ("ip.addr == 10.0.0.1", "did you mean ip?", 0, 7),
+    ("tcp.dstport == 443", "did you mean dport?", 0, 11),
     ("ip == 10.0.0", 'takes an address, not "10.0.0"', 6, 12),
     ("tcp and protocol:tpc", "did you mean tcp?", 17, 20),
     ("port in {80 443}", "isn't closed: } is missing, not 443", 12, 15),
