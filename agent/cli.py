@@ -41,9 +41,17 @@ _REQUEST_HELP = """\
 Makes this host's keys, which never leave it, and prints a request with their public
 halves. The three steps:
 
-  here:    wirepool agent request web1 > web1.request
-  hub:     wirepool enroll web1.request > web1.enrolment
-  here:    wirepool agent enrol web1.enrolment && wirepool agent run
+  here:    wirepool agent request web1 > web1.request.json
+  hub:     wirepool enroll web1.request.json > web1.enrolment.json
+  here:    wirepool agent enrol web1.enrolment.json && wirepool agent run
+"""
+_ENROL_HELP = """\
+Takes over the hub's answer to this host's request: who it is, where the server is, whom
+to believe. From then on `wirepool agent run` connects by itself. The three steps:
+
+  here:    wirepool agent request web1 > web1.request.json
+  hub:     wirepool enroll web1.request.json > web1.enrolment.json
+  here:    wirepool agent enrol web1.enrolment.json && wirepool agent run
 """
 _REPLAY_HELP = """\
 Feeds a pcap or pcapng file as if it were captured now under this agent's name (times
@@ -75,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     request = _command(commands, "request", "make keys and print a request for the hub", _REQUEST_HELP)
     request.add_argument("name", help="the agent's name: 1 to 48 of a-z, 0-9 and -")
 
-    enrol = _command(commands, "enrol", "take over the hub's answer to a request", _REQUEST_HELP)
+    enrol = _command(commands, "enrol", "take over the hub's answer to a request", _ENROL_HELP)
     enrol.add_argument("file", help="the file that `wirepool enroll` wrote; - for standard input")
 
     check = _command(commands, "check-config", "say what is wrong with a configuration file, or nothing", "")
@@ -333,7 +341,9 @@ def _enrol(arguments: argparse.Namespace) -> int:
         )
         identity = take_enrolment(config.state_dir, content)
     except OSError as error:
-        raise _Complaint(f"{error}. Name the file that `wirepool enroll` wrote") from None
+        raise _Complaint(
+            f"{arguments.file}: {error.strerror or error}. Name the file that `wirepool enroll` wrote"
+        ) from None
     except IdentityError as error:
         raise _Complaint(str(error)) from None
     servers = ", ".join(identity.enrolment.servers)

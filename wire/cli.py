@@ -16,7 +16,7 @@ A line shows: time (UTC), agent, interface, length on the wire (captured/wire wh
 The stream may begin anywhere. Gaps, declared drops, duplicates and damage are said on standard error; decoding
 goes on behind damage. Hashes and sums are checked, signatures are not: that needs keys, see `wirepool verify`.
 
-exit status: 0 all well; 1 gaps or damage; 2 couldn't go on (no message at all, mixed link types with --pcap)
+exit status: 0 all well; 1 gaps or damage; 2 couldn't go on (no message in the input, mixed link types with --pcap)
 """
 
 _VERIFY = """examples:
@@ -30,7 +30,8 @@ Checks the certificates against the hub's key, every signature, hash and sum, an
   unexplained gap  batches are missing and nobody says why
   invalid          a signature, hash, sum or link doesn't hold, or two batches claim one place
 
-Without --hub-key the file's own hub key is taken: compare the fingerprint shown with the hub's.
+Without --hub-key the file's own hub key is taken: compare the fingerprint shown with
+the hub's, which `wirepool up` and `wirepool init` print.
 exit status: 0 intact or declared drop; 1 open tail or unexplained gap; 2 invalid or unreadable
 """
 

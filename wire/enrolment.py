@@ -20,6 +20,7 @@ MAX_ENROLMENT_BYTES = 128 * 1024
 MAX_SERVERS = 64
 REQUEST_KIND = "wirepool-enrolment-request-1"
 ANSWER_KIND = "wirepool-enrolment-1"
+_MADE_BY = {REQUEST_KIND: "`wirepool agent request` on the host", ANSWER_KIND: "`wirepool enroll` on the hub"}
 _nkey_user = re.compile(r"U[A-Z2-7]{55}", re.ASCII)
 
 
@@ -135,11 +136,11 @@ def _loads(text: str | bytes, kind: str) -> dict[str, Any]:
     except WireError:
         raise
     except (ValueError, RecursionError) as error:
-        raise WireError(f"not JSON: {error}") from None
+        raise WireError(f"not JSON, so not what {_MADE_BY[kind]} prints: {error}") from None
     if not isinstance(map_, dict):
         raise WireError("not a JSON object")
     if map_.get("kind") != kind:
-        raise WireError(f'not a file of the kind "{kind}"')
+        raise WireError(f'not a file of the kind "{kind}": want what {_MADE_BY[kind]} prints')
     return map_
 
 

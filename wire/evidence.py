@@ -226,7 +226,7 @@ def verify_wpz(path: str | os.PathLike[str], trust: bytes | None) -> EvidenceRep
         except (
             Exception
         ) as error:  # zipfile raises what it meets: BadZipFile, struct.error, NotImplementedError …
-            raise WireError(f"not a sound zip file: {error}") from error
+            raise WireError(f"not an evidence file (.wpz), or a damaged one: {error}") from error
 
 
 def _verify(archive: zipfile.ZipFile, trust: bytes | None) -> EvidenceReport:

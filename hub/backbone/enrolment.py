@@ -17,7 +17,7 @@ from hub.backbone.nats_server import server_url
 from hub.backbone.state import StateDir, StateError
 from wire.control import seal_certificate
 from wire.enrolment import Enrolment, EnrolmentRequest
-from wire.keys import SigningKey
+from wire.keys import SigningKey, fingerprint
 
 SECOND_NS = 1_000_000_000
 CERTIFICATE_DAYS = 3650
@@ -50,6 +50,11 @@ def agent_jwt(state: StateDir, agent: str, user_public: str, now_s: int) -> Issu
         expires_s=expires_s,
     )
     return IssuedJwt(token, issued_s, expires_s)
+
+
+def hub_key(state: StateDir) -> str:
+    """The hub's key for a person to compare: what `wirepool verify` shows of this hub's exports."""
+    return fingerprint(SigningKey.load(state.control_key).public)
 
 
 def server_urls(state: StateDir) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.request is None:
         complain("which request? `wirepool agent request NAME` on the host makes one; - reads standard input")
         return 2
-    request = EnrolmentRequest.from_json(_read(args.request))
+    request = _request(args.request)
     servers = [_server(state, text) for text in args.server or ()]
     answer = admit(state, request, servers=servers, label=args.label, replace=args.replace)
     if args.output:
@@ -77,6 +77,14 @@ def run(args: argparse.Namespace) -> int:
             "then enrol them (again)."
         )
     return 0
+
+
+def _request(name: str) -> EnrolmentRequest:
+    text = _read(name)
+    try:
+        return EnrolmentRequest.from_json(text)
+    except WireError as error:
+        raise WireError(f"{'standard input' if name == '-' else name}: {error}") from None
 
 
 def _read(name: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hub.backbone import accounts, first_start, pki
+from hub.backbone.enrolment import hub_key
 from hub.backbone.state import StateDir, StateError
 from hub.registry import Registry
 from hub.terminal import add_state, complain, shown_size, size, with_clear_errors
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'made' if first else 'checked'} {state.root}")
     print(f"  certificate authority  {state.ca_certificate}")
     print(f"  its SHA-256            {pki.fingerprint(state.ca_certificate)}")
+    print(f"  hub key                {hub_key(state)} (`wirepool verify` shows it)")
     print(f"  archive budget         {shown_size(settings.budget_bytes)}")
     if settings.external_url:
         print(f"  NATS server            {settings.external_url} (not ours)")

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from hub.backbone import first_start, nats_server, pki
 from hub.backbone.accounts import JwtError
+from hub.backbone.enrolment import hub_key
 from hub.backbone.state import Settings, StateDir, StateError
 from hub.commands import init
 from hub.registry import Registry
@@ -276,6 +277,7 @@ class Up:
             f"    authority    {pki.fingerprint(state.ca_certificate)}",
             f"    certificate  {pki.fingerprint(state.server_certificate)}",
             "",
+            f"  exports are signed with the hub key {hub_key(state)} (`wirepool verify` shows it)",
             f"  logs in {state.logs}; Ctrl-C stops everything",
             "",
         ]

@@ -141,6 +141,7 @@ async def test_a_hostile_request_is_a_clear_error(hub: Hub, content: bytes, word
     status, out, err = await hub.run("enroll", str(path))
     assert (status, out) == (1, "")
     assert words in err
+    assert str(path) in err, "which file it is about"
     assert "Traceback" not in err
 
 
@@ -266,6 +267,7 @@ async def test_init_twice_and_the_password_once(tmp_path: Path, capsys: pytest.C
     assert status == 0
     assert "one-time password" in out
     assert "300.0 MiB" in out
+    assert "hub key                SHA256:" in out, "what `verify` shows can be compared"
     status, out, err = init()
     assert status == 0
     assert "one-time password" not in out

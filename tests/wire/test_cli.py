@@ -222,6 +222,8 @@ def test_verify_of_what_is_no_evidence(data: bytes | None, tmp_path: Path) -> No
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert str(path).encode() in done.stderr
+    if data is not None:
+        assert b"not an evidence file (.wpz)" in done.stderr
     assert cli("verify", str(path), "--hub-key", "nonsense").returncode == 2
 
 
