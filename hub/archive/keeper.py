@@ -37,6 +37,8 @@ LOW_WATER = 0.75
 ROUND_S = 1.0
 RETENTION_EVERY_S = 30.0
 MAX_PURGE_ROWS = 10_000
+DELETED = "deleted by "
+"""How the reason begins where a person wanted it gone; the name follows."""
 STREAM_OF = {Lane.BULK: "CAPTURE", Lane.PRIO: "PRIORITY"}
 
 
@@ -142,7 +144,7 @@ class Keeper:
         for lane, stream in STREAM_OF.items():
             subject = batch_subject(agent, session, lane)
             floor, _ = await self.floor(stream)
-            freed += await self._purge(stream, subject, floor + 1, f"deleted by {who}")
+            freed += await self._purge(stream, subject, floor + 1, f"{DELETED}{who}")
             with self._registry.transaction() as db:
                 # Marks are a MiB apart; here it is known that everything went.
                 db.execute(

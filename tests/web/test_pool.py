@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html import unescape
@@ -72,7 +73,12 @@ async def test_a_session_is_pooled_as_its_level_says_and_analysed_later(tmp_path
         address = re.search(r'href="(/explore[^"]+)" data-testid="explore-session"', html)
         assert address is not None
         looked = await page.get(unescape(address[1]))
-        assert "25 packets" in looked.text
+        assert looked.text.count("data-observation=") == 25
+        hub.registry.sessions.end(agent.session, time.time_ns())
+        assert (await page.post(f"{here}/delete")).status_code == 204
+        looked = await page.get(unescape(address[1]))
+        assert "data-observation=" not in looked.text, "what was deleted can't be found any more"
+        assert "explore-session" not in (await page.get(here)).text
         assert (await page.http.get("/healthz")).json()["parts"]["pool"] == "ok"
 
 

@@ -7,12 +7,15 @@ from litestar import Request, Response, get, post
 from litestar.exceptions import ClientException, ServiceUnavailableException
 from litestar.params import FromPath
 
+from hub.archive.freed import freed_of
+from hub.archive.keeper import DELETED
 from hub.explore.question import CLOCK_SLACK_NS
 from hub.ledger.session_books import SessionBooks, session_books
 from hub.pool.books import session_pool
 from hub.pool.pool import Pool
 from hub.pool.query.operands import time_text
 from hub.pooling import WORDS, Pooling
+from hub.registry import ConflictError
 from hub.registry.sessions import SessionRecord
 from hub.web.running import Hub, hub_of
 from wire.names import check_session_id
@@ -28,8 +31,10 @@ def pool_context(hub: Hub, session_id: str) -> dict[str, Any]:
     account = session_books(hub.registry, session_id)
     counts = session_pool(hub.registry, session_id)
     analysis = hub.pool.analyses.get(session_id)
+    deleted = any(one.reason.startswith(DELETED) for one in freed_of(hub.registry, record.agent, record.id))
     return {
         "pool": hub.pool,
+        "deleted": deleted,
         "session_id": session_id,
         "counts": counts,
         "behind": max(0, account.archived_packets - counts.pooled - counts.left_out - counts.refused),
@@ -38,7 +43,7 @@ def pool_context(hub: Hub, session_id: str) -> dict[str, Any]:
         "level": record.pooling or hub.pool.level,
         "levels": WORDS,
         "analysis": analysis,
-        "explore_address": _explore_address(record, account, counts.pooled),
+        "explore_address": "" if deleted else _explore_address(record, account, counts.pooled),
         "moving": record.ended_ns is None or (analysis is not None and analysis.active),
     }
 
@@ -55,6 +60,20 @@ def _explore_address(record: SessionRecord, account: SessionBooks, pooled: int) 
     if record.ended_ns is not None:
         asked["until"] = time_text(last_ns + CLOCK_SLACK_NS)
     return f"/explore?{urlencode(asked)}"
+
+
+async def delete_packets_everywhere(hub: Hub, record: SessionRecord, user: str) -> None:
+    """Remove an ended session's packets, and what the pool's stores have of them.
+
+    The pool goes first: where a store is away (StoreAway) nothing is gone yet, and it can be asked for again.
+    """
+    if hub.pool is not None:
+        analysis = hub.pool.analyses.get(record.id)
+        if analysis is not None and analysis.active:
+            raise ConflictError("the session is being analysed: stop that first")
+        for store in hub.pool.stores.values():
+            await store.delete_session(record.id)
+    await hub.keeper.forget(record.agent, record.id, user)
 
 
 def running_pool(hub: Hub) -> Pool:

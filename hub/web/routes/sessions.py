@@ -18,7 +18,7 @@ from hub.web.flow_picture import picture
 from hub.web.guard import web_session
 from hub.web.payload_form import PAYLOAD_FIELDS, payload_texts, read_payload
 from hub.web.routes.live import judge_filter
-from hub.web.routes.pool import pool_context
+from hub.web.routes.pool import delete_packets_everywhere, pool_context
 from hub.web.routes.start_form import cannot, whole_number
 from hub.web.running import Hub, hub_of
 from hub.web.session_list import SessionQuery
@@ -275,12 +275,12 @@ async def change_filter(request: AnyRequest, session_id: FromPath[str]) -> Respo
 
 @post("/sessions/{session_id:str}/delete", status_code=204)
 async def delete_packets(request: AnyRequest, session_id: FromPath[str]) -> Response[None]:
-    """Remove an ended session's packets from the archive; its record and books stay. Leads back to its page."""
+    """Remove an ended session's packets from archive and pool; its record and books stay. Leads back to its page."""
     hub = hub_of(request)
     one = _require(hub, session_id)
     if not one.ended:
         raise ConflictError("the session is still active: stop it first")
-    await hub.keeper.forget(one.record.agent, one.record.id, web_session(request).user)
+    await delete_packets_everywhere(hub, one.record, web_session(request).user)
     return Response(None, status_code=204, headers={"hx-redirect": f"/sessions/{one.record.id}"})
 
 

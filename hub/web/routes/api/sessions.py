@@ -24,6 +24,7 @@ from hub.web.routes.api.orders import (
     start_options,
 )
 from hub.web.routes.live import judge_filter
+from hub.web.routes.pool import delete_packets_everywhere
 from hub.web.routes.sessions import MAX_SHOWN_FLOWS, ORDERS, give_order
 from hub.web.routes.start_form import cannot
 from hub.web.running import Hub, hub_of
@@ -211,12 +212,12 @@ async def export_estimate(request: AnyRequest, session_id: SessionId) -> answers
 
 @post("/api/sessions/{session_id:str}/delete", status_code=200, tags=["Sessions"], **WITH_404)
 async def delete_packets(request: AnyRequest, session_id: SessionId) -> answers.SessionAnswer:
-    """Remove an ended session's packets from the archive; its record and books stay."""
+    """Remove an ended session's packets from archive and pool; its record and books stay."""
     hub = hub_of(request)
     record = hub.registry.sessions.require(check_session_id(session_id))
     if record.ended_ns is None:
         raise ConflictError("the session is still active: stop it first")
-    await hub.keeper.forget(record.agent, record.id, web_session(request).user)
+    await delete_packets_everywhere(hub, record, web_session(request).user)
     return _answer(hub, record.id)
 
 
