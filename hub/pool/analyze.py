@@ -1,7 +1,8 @@
 """Analysing a session: all that the archive has of it, read again and put into a store, whatever was pooled before.
 
 It goes on where it stopped, also after a restart of the hub (the registry remembers how far each stream was read), and
-doing it twice changes nothing: a store keeps each observation once.
+doing it twice changes nothing: a store keeps each observation once. Conversations that the correlation made as the
+packets came are copied; where there are none, since the session wasn't pooled, they are made now (afterwards.py).
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hub.archive.reading import ArchiveError, Stored, read_subject, stream_state
 from hub.bus import Bus
 from hub.ledger.verifying import UnknownAgent, Verifier
+from hub.pool.afterwards import Afterwards
+from hub.pool.correlation import Correlation
 from hub.pool.names import names_of
 from hub.pool.observed import ClockOffset, ObservedBatch, Pooling
 from hub.pool.query import Compare
@@ -28,6 +32,8 @@ from wire.errors import WireError
 from wire.names import STREAM_CAPTURE, STREAM_PRIORITY, Lane, batch_subject
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 GROUP = 24
 """Batches of one put."""
@@ -84,14 +90,19 @@ class Analyses:
         key: bytes,
         clock_of: ClockOf | None = None,
         source: Store | None = None,
+        level: Pooling = Pooling.HEADERS,
+        correlate: bool = True,
     ) -> None:
-        """stores: by name. key: of the fingerprints, as the ingest's. source: whose conversations go along."""
+        """stores: by name. key: of the fingerprints, as the ingest's. source: whose conversations go along. level: of
+        sessions that don't say. correlate: whether conversations are made where there are none."""
         self._registry = registry
         self._bus = bus
         self._stores = stores
         self._key = key
         self._clock_of = clock_of
         self._source = source
+        self._level = level
+        self._afterwards = Afterwards(stores, source) if source is not None and correlate else None
         self._changed = asyncio.Event()
         self._working: dict[str, asyncio.Task[None]] = {}
 
@@ -99,14 +110,18 @@ class Analyses:
         """Work until cancelled; those that a restart cut off go on."""
         with self._registry.transaction() as db:
             db.execute("UPDATE analyses SET state = 'waiting' WHERE state = 'running'")
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                self._changed.clear()
-                for session in self._waiting()[: AT_ONCE - len(self._working)]:
-                    task = tasks.create_task(self._work(session))
-                    self._working[session] = task
-                    task.add_done_callback(lambda _, session=session: self._ended(session))  # type: ignore[misc]
-                await self._changed.wait()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    self._changed.clear()
+                    for session in self._waiting()[: AT_ONCE - len(self._working)]:
+                        task = tasks.create_task(self._work(session))
+                        self._working[session] = task
+                        task.add_done_callback(lambda _, session=session: self._ended(session))  # type: ignore[misc]
+                    await self._changed.wait()
+        finally:
+            if self._afterwards is not None:
+                self._afterwards.close()
 
     def _ended(self, session: str) -> None:
         self._working.pop(session, None)
@@ -187,11 +202,21 @@ class Analyses:
                 (*values.values(), time.time_ns(), session),
             )
 
+    def _require(self, session: str) -> Analysis:
+        found = self.get(session)
+        if found is None:
+            raise UnknownError("the session was deleted meanwhile")
+        return found
+
     async def _work(self, session: str) -> None:
         self._set(session, state="running")
         try:
-            await self._read_all(session)
-            await self._copy_conversations(session)
+            correlation = await self._correlation_of(session)
+            await self._read_all(session, correlation)
+            if correlation is None:
+                await self._copy_conversations(session)
+            else:
+                await self._settle(session, correlation, final=True)
             self._set(session, state="done", problem="")
         except (ArchiveError, StoreRefused, UnknownAgent, UnknownError, TimeoutError) as error:
             log.warning("the analysis of %s failed: %s", session, error)
@@ -199,34 +224,63 @@ class Analyses:
         except sqlite3.Error as error:
             log.error("the analysis of %s can't note how far it is: %s", session, error)
 
-    async def _read_all(self, session: str) -> None:
+    async def _correlation_of(self, session: str) -> Correlation | None:
+        """What is to hear the session's packets; None: its conversations are there, or come as it runs."""
+        afterwards, record = self._afterwards, self._registry.sessions.require(session)
+        if afterwards is None or (
+            record.ended_ns is None and (record.pooling or self._level) is not Pooling.OFF
+        ):
+            return None
+        if not await self._patiently(session, lambda: afterwards.wanted(session)):
+            return None
+        target = self._require(session).target
+        if afterwards.begin(
+            session, target
+        ):  # it knows nothing of what was read before the hub was started anew
+            self._set(session, packets=0, refused=0, bulk_sequence=0, prio_sequence=0)
+        return afterwards.of(target)
+
+    async def _settle(self, session: str, correlation: Correlation, *, final: bool) -> None:
+        assert self._afterwards is not None
+
+        async def patiently(work: Callable[[], Awaitable[None]]) -> None:
+            await self._patiently(session, work)
+
+        await self._afterwards.settle(correlation, patiently, final=final)
+
+    async def _read_all(self, session: str, correlation: Correlation | None) -> None:
         record = self._registry.sessions.require(session)
         for stream, lane in LANES:
             subject = batch_subject(record.agent, session, lane)
-            (done,) = self._registry.connection.execute(
+            row = self._registry.connection.execute(
                 f"SELECT {lane}_sequence FROM analyses WHERE session = ?",  # noqa: S608
                 (session,),
             ).fetchone()
             last = (await stream_state(self._bus, stream)).last_sequence
             group: list[Stored] = []
             async with aclosing(
-                read_subject(self._bus, stream, subject, first=done + 1, last=last)
+                read_subject(self._bus, stream, subject, first=(row[0] if row else 0) + 1, last=last)
             ) as messages:
                 async for stored in messages:
                     group.append(stored)
                     if len(group) == GROUP:
-                        await self._put(session, lane, subject, group)
+                        await self._put(session, lane, subject, group, correlation)
                         group = []
-            await self._put(session, lane, subject, group)
+            await self._put(session, lane, subject, group, correlation)
 
-    async def _put(self, session: str, lane: Lane, subject: str, group: list[Stored]) -> None:
+    async def _put(
+        self, session: str, lane: Lane, subject: str, group: list[Stored], correlation: Correlation | None
+    ) -> None:
         if not group:
             return
-        found = self.get(session)
-        assert found is not None
+        found = self._require(session)
         batches, refused = await asyncio.to_thread(self._observed, subject, group, found.level)
         store = self._stores[found.target]
-        puts = await self._until_taken(session, store, batches) if batches else []
+        puts = await self._put_all(session, store, batches) if batches else []
+        if correlation is not None:
+            hear = correlation.hear
+            await asyncio.to_thread(lambda: [hear(batch) for batch in batches])
+            await self._settle(session, correlation, final=False)
         kept = sum(put.stored + put.known for put in puts)
         refused += sum(put.refused for put in puts)
         self._set(
@@ -236,11 +290,25 @@ class Analyses:
             **{f"{lane}_sequence": group[-1].sequence},
         )
 
-    async def _until_taken(self, session: str, store: Store, batches: list[ObservedBatch]) -> Sequence[Put]:
+    async def _put_all(self, session: str, store: Store, batches: list[ObservedBatch]) -> Sequence[Put]:
+        try:
+            return await self._patiently(session, lambda: store.put(batches))
+        except StoreRefused:  # one of them, but which?
+            puts: list[Put] = []
+            for batch in batches:
+                try:
+                    puts += await self._patiently(session, lambda batch=batch: store.put([batch]))  # type: ignore[misc]
+                except StoreRefused as error:
+                    log.error("the store refuses %s: %s", batch.observation_id(0), error)
+                    puts.append(Put(0, 0, len(batch), str(error)))
+            return puts
+
+    async def _patiently(self, session: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Try again while a store is away, and say so."""
         waited = False
         while True:
             try:
-                puts = await store.put(batches)
+                done = await work()
             except StoreAway as error:
                 self._set(session, problem=f"waiting: {error}"[:500])
                 waited = True
@@ -248,7 +316,7 @@ class Analyses:
                 continue
             if waited:
                 self._set(session, problem="")
-            return puts
+            return done
 
     def _observed(
         self, subject: str, messages: list[Stored], level: Pooling
@@ -283,21 +351,22 @@ class Analyses:
         return batches, refused
 
     async def _copy_conversations(self, session: str) -> None:
-        found = self.get(session)
-        assert found is not None
-        target = self._stores[found.target]
-        if self._source is None or target is self._source:
+        source, target = self._source, self._stores[self._require(session).target]
+        if source is None or target is source:
             return
         after: str | None = None
         while True:
-            page = await self._source.conversations(
-                Compare("wirepool.session", "=", session),
-                since_ns=0,
-                until_ns=2**63 - 1,
-                limit=500,
-                after=after,
+            page = await self._patiently(
+                session,
+                lambda after=after: source.conversations(  # type: ignore[misc]
+                    Compare("wirepool.session", "=", session),
+                    since_ns=0,
+                    until_ns=2**63 - 1,
+                    limit=500,
+                    after=after,
+                ),
             )
-            await target.put_conversations(page.rows)
+            await self._patiently(session, lambda page=page: target.put_conversations(page.rows))  # type: ignore[misc]
             after = page.after
             if after is None:
                 return

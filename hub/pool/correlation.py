@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -65,10 +65,12 @@ class CorrelationCounts:
 
 
 class Correlation:
-    """`hear` and `clock_of` belong to the ingest's thread, `run` to the event loop."""
+    """`hear` and `clock_of` belong to the ingest's thread, all else to the event loop."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, correlator: Callable[[], Correlator] = Correlator) -> None:
+        """correlator: makes one, at the beginning and when it begins anew."""
         self._store = store
+        self._new_correlator = correlator
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="correlation")
         self._lock = threading.Lock()
         self._waiting: list[tuple[BatchKey, Rows, Flows]] = []
@@ -118,16 +120,38 @@ class Correlation:
             while True:
                 begun_s = time.monotonic()
                 with_clocks = begun_s - clocks_at_s >= CLOCKS_EVERY_S
-                worked = await loop.run_in_executor(self._worker, self._evaluate_or_forget, with_clocks)
+                worked = await loop.run_in_executor(
+                    self._worker, self._evaluate_or_forget, with_clocks, False
+                )
                 if worked and with_clocks:
                     clocks_at_s = begun_s
                 took_s = self.counts.last_update_s = time.monotonic() - begun_s
-                await self._give_out()
+                try:
+                    await self.give_out()
+                except StoreAway:
+                    self._bound()  # they are given out with the next ones
                 await asyncio.sleep(max(EVERY_S, (SHARE - 1) * took_s))
         finally:
             self._worker.shutdown(wait=True, cancel_futures=True)
 
-    async def _give_out(self) -> None:
+    @property
+    def waiting_packets(self) -> int:
+        """Heard and not evaluated yet."""
+        return self._waiting_rows
+
+    async def evaluate(self, *, final: bool) -> None:
+        """Work off what was heard, once: where `run` isn't used. final: all that is kept, however little is new."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._worker, self._evaluate_or_forget, True, final)
+        if len(self._clocks) < 2:  # one clock by itself tells nothing, and others may have told something
+            self._unstored_offsets = []
+
+    def close(self) -> None:
+        """End its thread; what was heard and not given out is gone."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def give_out(self) -> None:
+        """Give the store what was found since the last time. StoreAway: all of it is kept, for the next call."""
         rows, offsets, forget = list(self._unstored.values()), self._unstored_offsets, self._forget
         try:
             if rows:
@@ -136,9 +160,6 @@ class Correlation:
                 await self._store.forget_conversations(forget)
             if offsets:
                 await self._store.put_offsets(offsets)
-        except StoreAway:
-            self._bound()
-            return  # they are given out with the next ones
         except StoreRefused as error:
             self.counts.unstored += len(rows)
             log.error("the store refuses what the correlation found: %s", error)
@@ -155,10 +176,10 @@ class Correlation:
 
     # The correlation's thread
 
-    def _evaluate_or_forget(self, with_clocks: bool) -> bool:
+    def _evaluate_or_forget(self, with_clocks: bool, final: bool) -> bool:
         """What packets hold is foreign: a mistake in here must cost conversations, not the hub."""
         try:
-            return self._evaluate(with_clocks)
+            return self._evaluate(with_clocks, final)
         except Exception:
             log.exception("the correlation failed and begins anew with the next packets")
             self.counts.begun_anew += 1
@@ -166,7 +187,7 @@ class Correlation:
             return True
 
     def _begin(self) -> None:
-        self._correlator = Correlator()
+        self._correlator = self._new_correlator()
         self._clocks: dict[tuple[str, bytes], int] = {}
         """(agent, boot) → its clock: a host that was started anew may have set it."""
         self._clock_of_agent: dict[str, int] = {}
@@ -177,14 +198,14 @@ class Correlation:
         self._began: dict[int, int] = {}
         """Conversation → when it began, by its first evaluation: part of its name."""
 
-    def _evaluate(self, with_clocks: bool) -> bool:
+    def _evaluate(self, with_clocks: bool, final: bool) -> bool:
         with self._lock:
             waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
-        if not waiting:
+        if not waiting and not final:
             return False
         for key, rows, flows in waiting:
             self._add(key, rows, flows)
-        update = self._correlator.update()
+        update = self._correlator.update(final=final)
         if with_clocks or self._offsets is None:
             self._look_at_clocks()
         assert self._offsets is not None

@@ -58,7 +58,14 @@ class Pool:
         if self.correlation is not None:
             self.ingest.on_batch(self.correlation.hear)
         self.analyses = Analyses(
-            self.registry, self.bus, self.stores, key=self.key, clock_of=clock_of, source=self.store
+            self.registry,
+            self.bus,
+            self.stores,
+            key=self.key,
+            clock_of=clock_of,
+            source=self.store,
+            level=self.level,
+            correlate=self.correlate,
         )
 
     @property
