@@ -3,7 +3,8 @@
 A real node of each version, started for it, beside everything else on the same processors:
 
 - **visible**: 10,000 packets of 5 agents as they come (batches of 20), put as the ingest does, until a search finds all
-  of them, refresh included: once on a node that has just started (cold), then again and again (warm)
+  of them, refresh included: once on a node that has just started (cold), then again and again (warm); and warm with
+  one put after the other, for comparison. How much of it the puts took is shown beside it: the rest is the refresh
 - **sustained**: packets a second that are confirmed while puts follow each other without a pause, and the hub's CPU
   seconds for a million of them, decoding left out; above this rate the pool lags, and capture goes on
 
@@ -22,6 +23,8 @@ from statistics import median
 from hub.pool.elastic.connection import Access
 from hub.pool.elastic.indices import Indices
 from hub.pool.elastic.store import ElasticStore
+from hub.pool.ingest import MAX_FETCH as ROUND
+from hub.pool.ingest import ROUNDS
 from hub.pool.observed import ObservedBatch
 from perf import results
 from perf.pool import batches_of
@@ -33,8 +36,6 @@ from wire.body import Columns
 
 AGENTS, PACKETS, SMALL = 5, 10_000, 20
 GOAL_COLD_S, GOAL_WARM_S = 5.0, 2.5
-ROUND = 24
-"""Batches of a put, as the ingest's."""
 ALL = {"since_ns": 0, "until_ns": 2**63}
 
 
@@ -69,20 +70,34 @@ def small_batches(whole: list[Columns], packets: int) -> list[Columns]:
     return found
 
 
-async def visible(store: ElasticStore, small: list[Columns], number: int) -> float:
-    """Seconds from the first put to when all are found."""
+async def put_all(store: ElasticStore, batches: list[ObservedBatch], at_once: int) -> int:
+    """In puts as the ingest's, so many at a time; packets stored."""
+    free = asyncio.Semaphore(at_once)
+
+    async def put(some: list[ObservedBatch]) -> int:
+        async with free:
+            return sum(one.stored for one in await store.put(some))
+
+    puts = [put(batches[at : at + ROUND]) for at in range(0, len(batches), ROUND)]
+    return sum(await asyncio.gather(*puts))
+
+
+async def visible(
+    store: ElasticStore, small: list[Columns], number: int, at_once: int = ROUNDS
+) -> tuple[float, float]:
+    """Seconds from the first put to when all are found, and to when the last was confirmed."""
     agents = [Made(agent=f"agent{agent}", boot=bytes([number]) * 16) for agent in range(AGENTS)]
     batches = [agents[place % AGENTS].columns(columns) for place, columns in enumerate(small)]
     wanted = await store.count(None, **ALL) + sum(map(len, batches))
     started = time.monotonic()
-    for at in range(0, len(batches), ROUND):
-        await store.put(batches[at : at + ROUND])
+    await put_all(store, batches, at_once)
+    confirmed = time.monotonic()
 
     async def found() -> bool:
         return await store.count(None, **ALL) >= wanted
 
     await until(found, 60)
-    return time.monotonic() - started
+    return time.monotonic() - started, confirmed - started
 
 
 async def sustained(store: ElasticStore, whole: list[Columns], seconds: float) -> tuple[float, float]:
@@ -92,8 +107,7 @@ async def sustained(store: ElasticStore, whole: list[Columns], seconds: float) -
         made = Made(boot=bytes([255, number]) * 8)
         batches: list[ObservedBatch] = [made.columns(columns) for columns in whole]
         started, cpu = time.monotonic(), time.process_time()
-        for at in range(0, len(batches), ROUND):
-            done += sum(put.stored for put in await store.put(batches[at : at + ROUND]))
+        done += await put_all(store, batches, ROUNDS)
         took, spent = took + time.monotonic() - started, spent + time.process_time() - cpu
         number += 1
     return done / took, spent / done * 1e6
@@ -111,12 +125,15 @@ async def measure(url: str, rounds: int, seconds: float) -> dict[str, float]:
         await until(lambda: ready(store), 60)
         cold = await visible(store, small, 0)
         warm = [await visible(store, small, 1 + n) for n in range(rounds)]
+        one_by_one = [await visible(store, small, 101 + n, 1) for n in range(rounds)]
         rate, cpu = await sustained(store, whole, seconds)
         running.cancel()
     return {
-        "visible_cold_s": round(cold, 2),
-        "visible_warm_s": round(median(warm), 2),
-        "visible_warm_most_s": round(max(warm), 2),
+        "visible_cold_s": round(cold[0], 2),
+        "visible_warm_s": round(median(all_s for all_s, _ in warm), 2),
+        "visible_warm_most_s": round(max(warm)[0], 2),
+        "confirmed_warm_s": round(median(confirmed_s for _, confirmed_s in warm), 2),
+        "one_by_one_s": round(median(all_s for all_s, _ in one_by_one), 2),
         "packets_per_second": round(rate),
         "hub_cpu_s_per_million": round(cpu, 2),
     }

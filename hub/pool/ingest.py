@@ -2,13 +2,17 @@
 
 One durable per stream (`pool-bulk`, `pool-prio`), so that the pool holds up nobody and bulk never the priority lane.
 A message is acknowledged after the store has confirmed it and the books say so; what dies in between is delivered
-again, recognised by the store and counted once. A store that is away or full makes this wait, with the same round in
+again, recognised by the store and counted once. A store that is away or full makes this wait, with the same rounds in
 hand: the archive keeps what is not acknowledged (its keeper lets nothing go that the pool has yet to confirm).
+
+While the store confirms one round, the next ones are read and given to it: a store that answers slowly, as one over a
+network does, is then kept busy all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import sqlite3
 import time
@@ -37,6 +41,8 @@ T = TypeVar("T")
 
 MAX_FETCH = 24
 """Messages of a round: × (1 MiB + 1 MiB unpacked + its observations, 2 MB or so) bounds what a lane holds."""
+ROUNDS = 3
+"""Of a lane, on their way into the store at a time."""
 RETRY_DELAY_S = 3.0
 BACKOFF_S = (0.5, 15.0)
 """Between tries while the store is away: first and longest."""
@@ -83,16 +89,18 @@ class Ingest:
         self._reader = BatchReader(registry, self._books, key=key, level=level)
         self._reader.clock_of = clock_of
         self._durables = [
-            Durable(bus, stream, name, most_messages=MAX_FETCH, most_unacknowledged=4 * MAX_FETCH)
+            Durable(bus, stream, name, most_messages=MAX_FETCH, most_unacknowledged=ROUNDS * MAX_FETCH)
             for stream, name in DURABLES.items()
         ]
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="pool")
-        self._in_hand: dict[str, int] = {}
-        """Stream → when the oldest message of its round was stored."""
+        self._rounds = itertools.count()
+        self._in_hand: dict[int, int] = {}
+        """Round → when its oldest message was stored."""
         self._behind_s: dict[str, float] = {}
         """Stream → how old its last round was when confirmed; 0 when nothing waited behind it."""
         self._lags: deque[float] = deque(maxlen=LAGS)
-        self._waiting: dict[str, str] = {}
+        self._waiting: dict[int, str] = {}
+        """Round → why it waits."""
 
     def on_batch(self, listener: Listener) -> None:
         """Have each batch told that is read for the first time, in the thread that decodes."""
@@ -122,22 +130,31 @@ class Ingest:
             self._worker.shutdown(wait=True, cancel_futures=True)
 
     async def _read(self, durable: Durable) -> None:
-        async for messages in durable.rounds():
-            incoming = [_incoming(message) for message in messages]
-            self._in_hand[durable.stream] = min(one.stored_ns for one in incoming)
-            async with _kept(messages):
-                verdicts = await self._round(durable.stream, incoming)
-            for message, verdict in zip(messages, verdicts, strict=True):
-                with suppress(nats.errors.Error):  # a lost acknowledgement is a redelivery
-                    if verdict == "retry":
-                        await message.nak(delay=RETRY_DELAY_S)
-                    elif verdict == "refuse":
-                        await message.term()
-                    else:
-                        await message.ack()
-            self._measure(durable, incoming, verdicts)
-            if not durable.pending:
-                await asyncio.sleep(GATHER_S)
+        free, rounds = asyncio.Semaphore(ROUNDS), durable.rounds()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await free.acquire()
+                messages = await anext(rounds)
+                task = tasks.create_task(self._work(durable, messages))
+                task.add_done_callback(lambda _: free.release())
+                if not durable.pending:
+                    await asyncio.sleep(GATHER_S)
+
+    async def _work(self, durable: Durable, messages: Sequence[Msg]) -> None:
+        number, incoming = next(self._rounds), [_incoming(message) for message in messages]
+        self._in_hand[number] = min(one.stored_ns for one in incoming)
+        async with _kept(messages):
+            verdicts = await self._round(number, incoming)
+        for message, verdict in zip(messages, verdicts, strict=True):
+            with suppress(nats.errors.Error):  # a lost acknowledgement is a redelivery
+                if verdict == "retry":
+                    await message.nak(delay=RETRY_DELAY_S)
+                elif verdict == "refuse":
+                    await message.term()
+                else:
+                    await message.ack()
+        self._measure(durable, incoming, verdicts)
+        self._in_hand.pop(number, None)
 
     def _measure(self, durable: Durable, incoming: list[Incoming], verdicts: list[str]) -> None:
         now_ns = time.time_ns()
@@ -148,24 +165,27 @@ class Ingest:
         ]
         self._lags.extend(lags)
         self._behind_s[durable.stream] = max(lags, default=0.0) if durable.pending else 0.0
-        self._in_hand.pop(durable.stream, None)
 
-    async def _round(self, stream: str, incoming: list[Incoming]) -> list[str]:
+    async def _round(self, number: int, incoming: list[Incoming]) -> list[str]:
         """Until the store and the books have it: a verdict for each message."""
-        read = await self._until_done(stream, lambda: self._in_thread(lambda: self._reader.read(incoming)))
+        read = await self._until_done(number, lambda: self._in_thread(lambda: self._reader.read(incoming)))
         fates: list[Fate] = [one.fate for one in read if not one.put and one.fate is not None]
-        fates += await self._put(stream, [one for one in read if one.put])
-        await self._until_done(stream, lambda: self._in_thread(lambda: self._books.write(fates)))
+        fates += await self._put(number, [one for one in read if one.put])
+        await self._until_done(number, lambda: self._in_thread(lambda: self._book(fates)))
         return [one.verdict for one in read]
 
-    async def _put(self, stream: str, read: list[Read]) -> list[Fate]:
+    def _book(self, fates: list[Fate]) -> None:
+        self._books.write(fates)
+        self._reader.booked([fate.name for fate in fates])
+
+    async def _put(self, number: int, read: list[Read]) -> list[Fate]:
         batches = [one.batch for one in read if one.batch is not None]
         if not batches:
             return []
         try:
-            puts = await self._until_done(stream, lambda: self._store.put(batches))
+            puts = await self._until_done(number, lambda: self._store.put(batches))
         except StoreRefused:  # one of them, but which?
-            puts = [await self._put_alone(stream, batch) for batch in batches]
+            puts = [await self._put_alone(number, batch) for batch in batches]
         fates = []
         for one, put in zip(read, puts, strict=True):
             if one.fate is not None:
@@ -173,28 +193,28 @@ class Ingest:
                 fates.append(replace(one.fate, pooled=pooled, refused=put.refused, reason=put.reason[:256]))
         return fates
 
-    async def _put_alone(self, stream: str, batch: ObservedBatch) -> Put:
+    async def _put_alone(self, number: int, batch: ObservedBatch) -> Put:
         try:
-            (put,) = await self._until_done(stream, lambda: self._store.put([batch]))
+            (put,) = await self._until_done(number, lambda: self._store.put([batch]))
         except StoreRefused as error:
             log.error("the store refuses %s: %s", batch.observation_id(0), error)
             return Put(0, 0, len(batch), str(error))
         return put
 
-    async def _until_done(self, stream: str, work: Callable[[], Awaitable[T]]) -> T:
+    async def _until_done(self, number: int, work: Callable[[], Awaitable[T]]) -> T:
         """Try again until it is done, and say meanwhile what is waited for."""
         delay_s, longest_s = BACKOFF_S
         while True:
             try:
                 done = await work()
             except (StoreAway, sqlite3.Error) as error:
-                if stream not in self._waiting:
+                if not self._waiting:
                     log.warning("the pool waits: %s", error)
-                self._waiting[stream] = str(error) or type(error).__name__
+                self._waiting[number] = str(error) or type(error).__name__
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, longest_s)
                 continue
-            if self._waiting.pop(stream, None) is not None:
+            if self._waiting.pop(number, None) is not None and not self._waiting:
                 log.info("the pool goes on")
             return done
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hub.ledger.verifying import UnknownAgent, Verifier
@@ -77,6 +77,8 @@ class BatchReader:
         self._sessions: dict[str, tuple[str, Pooling]] = {}
         self._names: dict[str, AgentNames] = {}
         self._round: set[BatchName] = set()
+        self._in_hand: set[BatchName] = set()
+        """Of earlier rounds, and not booked yet."""
         self.listeners: list[Listener] = []
         self.clock_of: ClockOf | None = None
         self.counts = ReadCounts()
@@ -90,11 +92,16 @@ class BatchReader:
         self._names.clear()  # reports come at any time; a look per agent and round is cheap
         self._round.clear()
         found = [self._read(one) for one in incoming]
+        self._in_hand.update(one.fate.name for one in found if one.fate is not None)
         for one in found:  # not before all went well: whoever asks again would tell them twice
             if one.batch is not None:
                 for listener in self.listeners:
                     listener(one.batch)
         return found
+
+    def booked(self, names: Iterable[BatchName]) -> None:
+        """The books have these."""
+        self._in_hand.difference_update(names)
 
     def _read(self, one: Incoming) -> Read:
         try:
@@ -109,6 +116,8 @@ class BatchReader:
         if owner != header.agent:
             return self._unknown(one, retry=False)
         name = BatchName.of(header)
+        if name in self._in_hand:  # whether it is kept is seen when it comes again
+            return Read("retry")
         if name in self._round or self._books.done(name):  # all of a round is acknowledged together
             self.counts.duplicates += 1
             return Read("done")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,10 @@ from hub.pool.store import Put, StoreAway, StoreRefused
 from tests.hub.agent_side import FakeAgent, enrolled, udp_packet
 from tests.hub.parts import Parts, parts, running
 from tests.hub.pool.made import START_NS
+from tests.support.nats_backbone import until
 
 WHOLE: dict[str, Any] = {"since_ns": 0, "until_ns": 2**63 - 1}
 KEY = bytes(16)
-
-
-async def until(what: Callable[[], bool], why: str) -> None:
-    try:
-        async with asyncio.timeout(20):
-            while not what():  # noqa: ASYNC110  what is waited for has no event
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        pytest.fail(why)
 
 
 def packets(count: int, first: int = 0) -> list[bytes]:
@@ -93,7 +84,7 @@ async def test_books_add_up_whatever_the_level_and_however_often_a_batch_comes(t
                     for book, pool in zip(books, pools, strict=True)
                 )
 
-            await until(archived, "archived isn't pooled + left out + refused")
+            await until(archived, 20)
             pools = [session_pool(here.registry, agent.session) for agent in agents]
             assert [(pool.pooled, pool.left_out) for pool in pools] == [(30, 0), (0, 30), (0, 30), (30, 0)]
             assert {size.session: size.packets for size in await store.sessions()} == {
@@ -104,7 +95,7 @@ async def test_books_add_up_whatever_the_level_and_however_often_a_batch_comes(t
             assert told == {
                 a.session: 3 * (level is not Pooling.OFF) for a, level in zip(agents, levels, strict=True)
             }
-            await until(lambda: ingest.status.counts.duplicates == 12, "duplicates aren't counted")
+            await until(lambda: ingest.status.counts.duplicates == 12, 20)
             assert ingest.status.lag_p95_s < 5
 
 
@@ -119,11 +110,11 @@ async def test_a_store_that_is_away_makes_the_pool_wait_and_loses_nothing(tmp_pa
         ingest = Ingest(here.registry, bus, store, key=KEY)
         async with running(bus.run(), store.run(), ingest.run()):
             await agent.publish(agent.packets(packets(5)), agent.packets(packets(5, 5)))
-            await until(lambda: "says the test" in ingest.status.waiting_for, "it doesn't say that it waits")
+            await until(lambda: "says the test" in ingest.status.waiting_for, 20)
             assert ingest.status.lag_s > 0
             assert session_pool(here.registry, agent.session).pooled == 0
             store.away = False
-            await until(lambda: session_pool(here.registry, agent.session).pooled == 10, "it doesn't go on")
+            await until(lambda: session_pool(here.registry, agent.session).pooled == 10, 20)
             assert ingest.status.waiting_for == ""
             assert await store.count(None, **WHOLE) == 10
 
@@ -143,9 +134,7 @@ async def test_what_the_store_refuses_is_counted_with_its_reason_and_the_rest_go
             await agent.publish(
                 agent.packets(packets(5)), other.packets(packets(3)), torn, agent.packets(packets(4))
             )
-            await until(
-                lambda: session_pool(here.registry, agent.session).pooled == 9, "the rest doesn't come"
-            )
+            await until(lambda: session_pool(here.registry, agent.session).pooled == 9, 20)
         found = session_pool(here.registry, agent.session)
         assert found.refused == 3 + 7
         assert any("says the test" in reason for reason in found.reasons)
@@ -166,10 +155,8 @@ async def test_messages_that_nobody_vouches_for_never_get_in(tmp_path: Path) -> 
         async with running(bus.run(), store.run(), ingest.run()):
             await thief.publish(thief.packets(packets(3)))
             await web.publish(broken, forged)
-            await until(
-                lambda: session_pool(here.registry, web.session).pooled == 2, "the good one doesn't come"
-            )
-            await until(lambda: ingest.status.counts.unverified == 2, "the bad ones aren't counted")
+            await until(lambda: session_pool(here.registry, web.session).pooled == 2, 20)
+            await until(lambda: ingest.status.counts.unverified == 2, 20)
             assert await store.count(None, **WHOLE) == 2
 
 
@@ -184,9 +171,7 @@ async def test_a_session_is_analysed_afterwards_goes_on_and_is_there_once(tmp_pa
         analyses = Analyses(here.registry, bus, {"other": target}, key=KEY, source=store)
         async with running(bus.run(), ledger.run(), store.run(), target.run(), analyses.run()):
             await agent.publish(*(agent.packets(packets(10, 10 * i)) for i in range(60)))
-            await until(
-                lambda: session_books(here.registry, agent.session).archived_packets == 600, "not archived"
-            )
+            await until(lambda: session_books(here.registry, agent.session).archived_packets == 600, 20)
 
             def now() -> Analysis:
                 found = analyses.get(agent.session)
@@ -195,11 +180,11 @@ async def test_a_session_is_analysed_afterwards_goes_on_and_is_there_once(tmp_pa
 
             target.away = True
             analyses.start(agent.session, "other")
-            await until(lambda: "waiting: " in now().problem, "it doesn't say why it waits")
+            await until(lambda: "waiting: " in now().problem, 20)
             analyses.stop(agent.session)
             target.away = False
             analyses.start(agent.session, "other")
-            await until(lambda: now().state == "done", "it doesn't end")
+            await until(lambda: now().state == "done", 20)
             found = analyses.get(agent.session)
             assert found is not None
             assert (found.packets, found.refused, found.total, found.share) == (600, 0, 600, 1.0)
@@ -207,5 +192,5 @@ async def test_a_session_is_analysed_afterwards_goes_on_and_is_there_once(tmp_pa
             page = await target.packets(None, **WHOLE, limit=1)
             assert abs(int(page.rows[0].values["event.ingested"]) - time.time_ns()) < 60 * 10**9
             analyses.start(agent.session, "other")
-            await until(lambda: now().state == "done", "not a second time")
+            await until(lambda: now().state == "done", 20)
             assert await target.count(None, **WHOLE) == 600
