@@ -207,6 +207,14 @@ SETTINGS: tuple[Setting, ...] = (
         "How much the hub writes: debug, info, warning, error.",
         _choice("debug", "info", "warning", "error"),
     ),
+    Setting(
+        "metrics_token_file",
+        None,
+        "file",
+        "File with the token that a Prometheus server sends to read /metrics (`authorization: Bearer …`), at least "
+        "16 characters; without one /metrics is for those who are logged in.",
+        _optional(_text),
+    ),
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 MAX_FILE_BYTES = 256 * 1024
@@ -240,6 +248,7 @@ class HubSettings:
     elasticsearch_max_bytes: int | None = None
     traces_url: str | None = None
     traces_percent: int = 1
+    metrics_token_file: str | None = None
     log_level: str = "info"
 
 
