@@ -72,9 +72,60 @@ def one(data: bytes, at: int, packets: int, number: int) -> tuple[_bulk.Column, 
     return (int(kind), b',"f%d":' % number, values, width, present, words, ends), at
 
 
+def told(packets: int, *columns: tuple[Kind, int, bytes, bool]) -> bytes:
+    """An input that `check` reads as these columns: (kind, which of its widths, values, whether some are absent)."""
+    parts = [bytes([packets])]
+    for kind, choice, values, some in columns:
+        widths = len(WIDTHS[kind])
+        begin = next(n for n in range(256) if n % len(Kind) == kind and (n >> 4) % widths == choice)
+        absent = (b"\x81\x82" * packets)[:packets] if some else b""
+        parts += [
+            bytes([begin]),
+            values.ljust(packets * WIDTHS[kind][choice], values[-1:])[: packets * 16],
+            absent,
+        ]
+    return b"".join(parts)
+
+
+EDGES: dict[Kind, list[bytes]] = {
+    Kind.UNSIGNED: [bytes(8), b"\xfe" * 8, (2**63).to_bytes(8, "little")],
+    Kind.SIGNED: [(2**63).to_bytes(8, "little"), (10**18).to_bytes(8, "little"), b"\xfe" * 8],
+    Kind.TIME: [
+        value.to_bytes(8, "little", signed=True)
+        for value in (0, -1, 2**63 - 1, -(2**63), 951_782_400 * 10**9, 1_790_000_000_000_000_001)
+    ],
+    Kind.BOOLEAN: [b"\0\1"],
+    Kind.IP: [
+        bytes(16),
+        bytes(10) + b"\xff\xff\x0a\0\0\xff",
+        b"\x20\1\x0d\xb8" + bytes(11) + b"\1",  # one run of zeros, which is written as ::
+        b"\x20\1" + bytes(4) + b"\0\1" + bytes(7) + b"\1",  # two, of which the longer is
+        bytes(range(1, 17)),
+    ],
+    Kind.MAC: [b"\xfe" * 6, bytes(range(6))],
+    Kind.HASH: [bytes(8), b"\xfe" * 8, (2**64 - 2).to_bytes(8, "little")],
+    Kind.WORD: [b"\0", b"\2", b"\3"],
+    Kind.TEXT: [b"a", b'"', b"\\", b"\0", b"a\0b", b"\x1f", b"\xc3\xa9", b"abcdefghijklmnopqrstuvwxyz0123"],
+    Kind.BYTES: [
+        bytes(16),
+        (3).to_bytes(8, "little") + (40).to_bytes(8, "little"),
+        (59).to_bytes(8, "little") + (5).to_bytes(8, "little"),  # ends before it begins
+    ],
+}
+"""Values at which a kind's writing changes."""
+
+
 def corpus() -> list[bytes]:
-    """Every kind alone and all together."""
+    """Every kind alone, all together, and each at its edges: in every width, with and without absent values."""
     alone = [bytes([3, kind]) + bytes(range(48)) for kind in Kind]
     wide = [bytes([2, kind | 0x30]) + bytes(range(200, 232)) for kind in Kind]
     together = bytes([2]) + b"".join(bytes([kind]) + bytes(range(32)) for kind in Kind)
-    return [*alone, *wide, together]
+    edges = [
+        told(packets, (kind, choice, (value * packets)[: packets * WIDTHS[kind][choice]], some))
+        for kind, values in EDGES.items()
+        for choice in range(len(WIDTHS[kind]))
+        for value in values
+        for packets, some in ((1, False), (8, True))
+    ]
+    many = told(8, *((kind, 0, EDGES[kind][0] * 8, kind % 2 == 0) for kind in Kind))
+    return [*alone, *wide, together, *edges, many]
