@@ -6,7 +6,10 @@ each, TCP connections and datagrams in both directions, one in a hundred lost on
 
 - by agents: 2, 5, 10, 20 on one path, as many sightings each time: the rate must stay
 - by sightings: a tenth, and all: the rate must stay
-- by batches: through the correlator, in batches of 500 with an update after every twenty, as the hub does it
+- in batches: through the correlator, in batches of 500 with an update after every twenty, as the hub does it, all
+  sightings staying in hand: an update must cost at the end what it cost at the beginning. Once with connections of two
+  seconds, once with such as last all the time, so that each update is of all of them.
+- the clocks, out of all that the last one left in hand
 
 CPU seconds are the process's own, user and system.
 """
@@ -33,15 +36,17 @@ GOAL = 100_000
 AGENTS = (2, 5, 10, 20)
 BATCH, UPDATE_EVERY = 500, 20
 LOSS = 0.01
+SPAN_NS = 60_000_000_000
 
 
-def made(sightings: int, agents: int, *, seed: int = 1) -> tuple[Rows, Flows]:
-    """About so many sightings by agents along one path, and their flows."""
+def made(sightings: int, agents: int, *, lasting_ns: int = SPAN_NS, seed: int = 1) -> tuple[Rows, Flows]:
+    """About so many sightings by agents along one path within a minute, and their flows."""
     pick = np.random.default_rng(seed)
     packets = sightings // agents
     connections = max(2, packets // 50)
     connection = pick.integers(0, connections, packets)
-    time_ns = np.sort(pick.integers(0, 60_000_000_000, packets))
+    begins = pick.integers(0, SPAN_NS - lasting_ns + 1, connections)
+    time_ns = begins[connection] + pick.integers(0, lasting_ns, packets)
     back = pick.random(packets) < 0.5
     tcp = connection % 3 > 0
     size = np.where(pick.random(packets) < 0.6, 1_448, 0)
@@ -88,17 +93,55 @@ def at_once(rows: Rows, flows: Flows, agents: int) -> None:
     estimate_offsets(found.samples, agents)
 
 
-def in_batches(rows: Rows, flows: Flows, agents: int) -> None:
-    correlator = Correlator()
+def in_batches(rows: Rows, flows: Flows, agents: int) -> tuple[list[float], float, float]:
+    """CPU seconds of each update, of the last one of all, and of the clocks."""
+    correlator = Correlator(most_rows=len(rows) + 1)
     for agent in range(agents):
         correlator.vantage(f"agent{agent}", "eth0", agent)
     rows = rows[np.argsort(rows["timestamp_ns"], kind="stable")]
-    for number, at in enumerate(range(0, len(rows), BATCH)):
-        correlator.add(rows[at : at + BATCH], flows)
-        if number % UPDATE_EVERY == UPDATE_EVERY - 1:
-            correlator.update()
+    updates = []
+    for at in range(0, len(rows), BATCH * UPDATE_EVERY):
+        before = time.process_time()
+        for begin in range(at, min(at + BATCH * UPDATE_EVERY, len(rows)), BATCH):
+            some = rows[begin : begin + BATCH]
+            named = flows[np.searchsorted(flows["flow_hash"], np.unique(some["flow_hash"]))]
+            correlator.add(some, named)
+        correlator.update()
+        updates.append(time.process_time() - before)
+    before = time.process_time()
     correlator.update(final=True)
+    finally_s = time.process_time() - before
+    assert correlator.held_rows == len(rows)
+    before = time.process_time()
     correlator.offsets()
+    return updates, finally_s, time.process_time() - before
+
+
+def growing(name: str, sightings: int, lasting_ns: int) -> tuple[dict[str, float], list[str]]:
+    """How the cost of an update grows with what is in hand; and a row of the table."""
+    rows, flows = made(sightings, 5, lasting_ns=lasting_ns)
+    updates, finally_s, clocks_s = in_batches(rows, flows, 5)
+    part = max(1, len(updates) // 5)
+    first, last = (median(some) for some in (updates[1 : 1 + part], updates[-1 - part : -1]))
+    rate = len(rows) / (sum(updates) + finally_s + clocks_s)
+    figures = {
+        "per_cpu_second": round(rate),
+        "update_ms_at_first": round(first * 1e3, 1),
+        "update_ms_with_all_in_hand": round(last * 1e3, 1),
+        "ratio": round(last / first, 2),
+        "everything_anew_s": round(finally_s, 2),
+        "clocks_s": round(clocks_s, 3),
+    }
+    return figures, [
+        name,
+        f"{len(rows):,}",
+        f"{rate:,.0f}",
+        f"{first * 1e3:.0f}",
+        f"{last * 1e3:.0f}",
+        f"{last / first:.2f}",
+        f"{finally_s:.1f}",
+        f"{clocks_s:.2f}",
+    ]
 
 
 def main() -> int:
@@ -106,46 +149,68 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sightings", type=int, default=500_000, help="default %(default)s")
+    parser.add_argument("--in-hand", type=int, default=1_000_000, help="default %(default)s")
     parser.add_argument(
         "--rounds", type=int, default=3, help="default %(default)s; the median of them counts"
     )
     parser.add_argument("--shared", action="store_true", help="say in the record that the machine was shared")
     arguments = parser.parse_args()
     whole = arguments.sightings
-    cases = [(f"{agents} agents", at_once, whole, agents) for agents in AGENTS]
-    cases += [
-        ("5 agents, a tenth", at_once, whole // 10, 5),
-        ("5 agents, in batches", in_batches, whole // 5, 5),
-    ]
-    rates: dict[str, float] = {}
-    rows = []
-    for name, work, sightings, agents in cases:
-        seen, flows = made(sightings, agents)
-        found = []
-        for _ in range(arguments.rounds):
+    cases = [(f"{agents} agents", whole, agents) for agents in AGENTS]
+    cases += [("5 agents, a tenth", whole // 10, 5)]
+    found: dict[str, list[float]] = {name: [] for name, *_ in cases}
+    sizes: dict[str, int] = {}
+    for _ in range(arguments.rounds):  # one round after the other, so that a busy moment is nobody's alone
+        for name, sightings, agents in cases:
+            seen, flows = made(sightings, agents)
             before = time.process_time()
-            work(seen, flows, agents)
-            found.append(len(seen) / (time.process_time() - before))
-        rates[name] = median(found)
-        rows.append(
-            [name, f"{len(seen):,}", f"{median(found):,.0f}", f"{min(found):,.0f}", f"{max(found):,.0f}"]
-        )
-    print(results.table(["case", "sightings", "per CPU second", "least", "most"], rows))
+            at_once(seen, flows, agents)
+            found[name].append(len(seen) / (time.process_time() - before))
+            sizes[name] = len(seen)
+    rates = {name: median(some) for name, some in found.items()}
+    rows = [
+        [
+            name,
+            f"{sizes[name]:,}",
+            f"{rates[name]:,.0f}",
+            f"{1e6 / rates[name]:.2f}",
+            f"{rates[name] / rates['2 agents']:.2f}",
+        ]
+        for name in rates
+    ]
+    print(results.table(["at once", "sightings", "per CPU second", "s per million", "to 2 agents"], rows))
     slowest = min(rates[f"{agents} agents"] for agents in AGENTS)
-    by_agents = rates["20 agents"] / rates["2 agents"]
     by_packets = rates["5 agents"] / rates["5 agents, a tenth"]
-    print(f"\ngoal: {GOAL:,} a CPU second: {slowest:,.0f}; 20 agents against 2: × {by_agents:.2f}", end="")
-    print(f"; all against a tenth: × {by_packets:.2f}")
+    print(f"\ngoal: {GOAL:,} a CPU second: {slowest:,.0f}; all against a tenth: × {by_packets:.2f}\n")
+    batches: dict[str, dict[str, float]] = {}
+    rows = []
+    for name, lasting_ns in (("of 2 s", 2_000_000_000), ("of a minute", SPAN_NS)):
+        batches[name], row = growing(f"connections {name}", arguments.in_hand, lasting_ns)
+        rows.append(row)
+    head = [
+        "in batches",
+        "in hand",
+        "per CPU second",
+        "ms/update first",
+        "last",
+        "ratio",
+        "all anew s",
+        "clocks s",
+    ]
+    print(results.table(head, rows))
     path = results.append(
-        "pool",
+        "correlate",
         {
-            "stage": "correlate",
             "sightings": whole,
             "rounds": arguments.rounds,
             "shared_machine": arguments.shared,
             "sightings_per_cpu_second": {name: round(rate) for name, rate in rates.items()},
-            "ratio_20_to_2_agents": round(by_agents, 2),
+            "ratio_to_2_agents": {
+                agents: round(rates[f"{agents} agents"] / rates["2 agents"], 2) for agents in AGENTS
+            },
             "ratio_to_a_tenth": round(by_packets, 2),
+            "sightings_an_update": BATCH * UPDATE_EVERY,
+            "in_batches": batches,
         },
     )
     print(f"\nadded to {path}")

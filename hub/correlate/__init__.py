@@ -14,5 +14,9 @@ hops               delay and loss between neighbours
 conversations      many conversations evaluated at once
 described          one conversation as it is told to people
 details            its lanes, packet by packet
+sorted_runs        records found by a key, without looking at the others
+held               the sightings in hand: by flow, by name, by content
+pairing            joins kept up to date
+kept_samples       pairs for the clocks, by conversation
 correlator         what is kept between batches, in bounds
 """

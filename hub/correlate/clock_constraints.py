@@ -80,7 +80,7 @@ def bounds_of(
     time = samples.time_ns - rough_ns[samples.before]
     window = time // WINDOW_NS
     if windows is None:
-        windows = np.unique(window)[-most_windows:]
+        windows = numbered(window)[0][-most_windows:]
     if len(window) and window.min() < windows[0]:
         kept = window >= windows[0]
         samples, time, window = samples.taken(kept), time[kept], window[kept]
@@ -89,22 +89,47 @@ def bounds_of(
     gap = (
         samples.gap_ns - ahead + np.ceil(np.abs(time - middle) * DRIFT_LIMIT).astype(np.int64) + RESOLUTION_NS
     )
-    edge_key = (samples.before.astype(np.int64) << 32) | samples.after
-    keys, edge = np.unique(edge_key, return_inverse=True)
-    at = np.searchsorted(windows, window)
-    order = np.lexsort((gap, at, edge))
-    begins = runs(edge[order], at[order])
-    count = np.diff(np.append(begins, len(order)))
+    clocks = len(rough_ns)
+    keys, edge = numbered(samples.before.astype(np.int64) * clocks + samples.after)
+    cell, gap = _sorted(edge * len(windows) + np.searchsorted(windows, window), gap)
+    begins = runs(cell)
+    count = np.diff(np.append(begins, len(cell)))
     limit = np.full((len(keys), len(windows)), NONE, np.int64)
-    chosen = order[begins + np.minimum(SUPPORT, count) - 1]
-    limit[edge[chosen], at[chosen]] = gap[chosen]
+    limit.reshape(-1)[cell[begins]] = gap[begins + np.minimum(SUPPORT, count) - 1]
     return Bounds(
-        (keys >> 32).astype(np.intp),
-        (keys & 0xFFFFFFFF).astype(np.intp),
+        (keys // max(1, clocks)).astype(np.intp),
+        (keys % max(1, clocks)).astype(np.intp),
         windows,
         limit,
         np.bincount(edge, minlength=len(keys)),
     )
+
+
+def numbered(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """The distinct values, rising, and which of them each is; without sorting where they lie close."""
+    if not len(values):
+        return values, np.zeros(0, np.intp)
+    low = values.min()
+    span = int(values.max() - low) + 1
+    if span > 8 * len(values) + 65_536:
+        distinct, number = np.unique(values, return_inverse=True)
+        return distinct, number
+    there = np.zeros(span, np.bool_)
+    there[values - low] = True
+    return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[values - low]
+
+
+def _sorted(cell: NDArray[np.int64], gap: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """By cell, then by gap. As one number where both fit into one: that is several times as fast."""
+    if not len(cell):
+        return cell, gap
+    low = gap.min()
+    bits = int(gap.max() - low).bit_length()
+    if bits + int(cell.max()).bit_length() > 63:
+        order = np.lexsort((gap, cell))
+        return cell[order], gap[order]
+    both = np.sort((cell << bits) | (gap - low))
+    return both >> bits, (both & ((1 << bits) - 1)) + low
 
 
 def without_contradictions(bounds: Bounds, clocks: int) -> tuple[Bounds, list[Contradiction]]:

@@ -21,11 +21,11 @@ from hub.correlate.clock_constraints import (
     Contradiction,
     bounds_of,
     distances,
+    numbered,
     without_contradictions,
 )
 from hub.correlate.clock_samples import Samples
 from hub.correlate.drift import Drift, drift_of
-from hub.correlate.sightings import runs
 
 UNKNOWN = -(2**62)
 """In estimates: not known."""
@@ -38,6 +38,8 @@ UNEVEN = 50e-6
 """How far drift may be from its median where a step is looked for."""
 _FIT_WINDOWS = 15
 _AROUND = 5
+_MOST_ENTRIES = 2_000_000
+"""Of equations that are solved at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +135,12 @@ def estimate_offsets(samples: Samples, clocks: int, anchor: int | None = None) -
 
 def rough_offsets(samples: Samples, clocks: int, anchor: int) -> NDArray[np.int64]:
     """Each clock's median offset along the best used pairs; 0 where nothing leads to the anchor."""
-    key = (samples.before.astype(np.int64) << 32) | samples.after
-    order = np.lexsort((samples.gap_ns, key))
-    begins = runs(key[order])
-    count = np.diff(np.append(begins, len(order)))
-    medians = samples.gap_ns[order][begins + (count - 1) // 2]
+    keys, edge = numbered(samples.before.astype(np.int64) * clocks + samples.after)
+    order = np.argsort(edge.astype(np.uint16) if len(keys) < 2**16 else edge, kind="stable")
+    parts = np.split(samples.gap_ns[order], np.cumsum(np.bincount(edge))[:-1])
     gaps: dict[tuple[int, int], int] = {
-        (int(k) >> 32, int(k) & 0xFFFFFFFF): int(m)
-        for k, m in zip(key[order][begins].tolist(), medians.tolist(), strict=True)
+        divmod(key, clocks): int(np.partition(part, (len(part) - 1) // 2)[(len(part) - 1) // 2])
+        for key, part in zip(keys.tolist(), parts, strict=True)
     }
     neighbours: dict[int, set[int]] = {}
     for one, other in gaps:
@@ -184,18 +184,10 @@ def _stretches(
     apart = np.flatnonzero((lows[1:] > highs[:-1] + slack) | (highs[1:] < lows[:-1] - slack))
     set_at[apart] = set_at[apart + 1] = True
     amount = np.zeros(count, np.int64)
-    for at in range(count):  # envelopes around `at`: what jitter can't move
-        before, after = slice(max(0, at - _AROUND), at), slice(at + 1, at + 1 + _AROUND)
-        if at == 0 or at == count - 1:
-            amount[at] = amount[at - 1] if at else 0
-            continue
-        up = int((highs - trend)[after].min() - (highs - trend)[before].min())
-        down = int((lows - trend)[after].max() - (lows - trend)[before].max())
-        amount[at] = (up + down) // 2
-        span = int(bounds.window[whole[after][-1]] - bounds.window[whole[before][0]]) * WINDOW_NS
-        many = min(at, count - 1 - at) >= 2
-        if many and abs(up - down) < abs(amount[at]) // 4 and abs(amount[at]) > STEP_NS + span * UNEVEN:
-            set_at[at] = True
+    if count > 2:
+        amount[1:-1], sudden = _shifts(bounds.window[whole], lows - trend, highs - trend)
+        amount[-1] = amount[-2]
+        set_at[1:-1] |= sudden
     if not set_at.any():
         return [whole]
     low[whole[set_at]], high[whole[set_at]] = -NONE, NONE
@@ -209,6 +201,32 @@ def _stretches(
         for part in np.split(whole, np.unique(np.concatenate([begins, ends])))
         if len(part) and low[part[0]] > -NONE
     ]
+
+
+def _shifts(
+    window: NDArray[np.int64], low: NDArray[np.int64], high: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """By how much envelopes (what jitter can't move) differ around each window but the first and the last one.
+
+    And whether that is sudden: as much below as above, and more than drift explains.
+    """
+    at = np.arange(1, len(window) - 1)
+    up = _ahead(high, np.minimum)[2:] - _ahead(high[::-1], np.minimum)[:1:-1]
+    down = _ahead(low, np.maximum)[2:] - _ahead(low[::-1], np.maximum)[:1:-1]
+    amount = (up + down) // 2
+    last, first = np.minimum(at + _AROUND, len(window) - 1), np.maximum(at - _AROUND, 0)
+    span = (window[last] - window[first]) * WINDOW_NS
+    many = np.minimum(at, len(window) - 1 - at) >= 2
+    sudden = many & (np.abs(up - down) < np.abs(amount) // 4) & (np.abs(amount) > STEP_NS + span * UNEVEN)
+    return amount, sudden
+
+
+def _ahead(value: NDArray[np.int64], of: np.ufunc) -> NDArray[np.int64]:
+    """For each entry the least (or largest) of it and the _AROUND - 1 that follow."""
+    found = value.copy()
+    for step in range(1, min(_AROUND, len(value))):
+        of(found[:-step], value[step:], out=found[:-step])
+    return found
 
 
 def _slope(time: NDArray[np.float64], value: NDArray[np.float64]) -> float:
@@ -252,32 +270,50 @@ def likely_offsets(bounds: Bounds, clocks: int, anchor: int) -> NDArray[np.int64
     if not both:
         return found
     one, other, there, back = (np.array(column) for column in zip(*both, strict=True))
-    for at in range(len(bounds.window)):
-        usable = (bounds.limit[there, at] < NONE) & (bounds.limit[back, at] < NONE)
-        a, b = one[usable], other[usable]
-        forth, home = bounds.limit[there[usable], at], bounds.limit[back[usable], at]
-        reached = _reached(a, b, clocks, anchor)
-        kept = reached[a]
-        a, b, forth, home = a[kept], b[kept], forth[kept], home[kept]
-        if not len(a):
+    usable = (bounds.limit[there] < NONE) & (bounds.limit[back] < NONE)
+    alike, number = np.unique(usable, axis=1, return_inverse=True)
+    for at in range(alike.shape[1]):  # windows in which the same clocks were seen together
+        reached = _reached(one[alike[:, at]], other[alike[:, at]], clocks, anchor)
+        pairs = np.flatnonzero(alike[:, at] & reached[one])
+        if not len(pairs):
             continue
-        difference = forth // 2 - home // 2
-        # Small numbers around a first guess: offsets may be years.
-        guess = _guess(a, b, difference, clocks, anchor)
-        rest = (difference - (guess[b] - guess[a])).astype(np.float64)
-        weight = 1.0 / np.maximum(np.abs(forth + home), 20_000).astype(np.float64) ** 2
-        weight /= weight.max()
-        matrix, side = np.zeros((clocks, clocks)), np.zeros(clocks)
-        np.add.at(matrix, (a, a), weight)
-        np.add.at(matrix, (b, b), weight)
-        np.add.at(matrix, (a, b), -weight)
-        np.add.at(matrix, (b, a), -weight)
-        np.add.at(side, a, -weight * rest)
-        np.add.at(side, b, weight * rest)
         free = np.flatnonzero(reached & (np.arange(clocks) != anchor))
-        solved = np.linalg.solve(matrix[np.ix_(free, free)], side[free])
-        found[free, at] = guess[free] + np.rint(solved).astype(np.int64)
+        every = np.flatnonzero(number.reshape(-1) == at)
+        for windows in np.array_split(every, 1 + len(every) * clocks**2 // _MOST_ENTRIES):
+            forth, home = bounds.limit[there[pairs]][:, windows], bounds.limit[back[pairs]][:, windows]
+            guess = _balanced(one[pairs], other[pairs], forth, home, clocks, anchor)
+            found[np.ix_(free, windows)] = guess[free]
     return found
+
+
+def _balanced(
+    a: NDArray[np.intp],
+    b: NDArray[np.intp],
+    forth: NDArray[np.int64],
+    home: NDArray[np.int64],
+    clocks: int,
+    anchor: int,
+) -> NDArray[np.int64]:
+    """(clocks, windows), by the gaps (pairs, windows) from a to b and back, which connect all of these clocks."""
+    difference = forth // 2 - home // 2
+    # Small numbers around a first guess: offsets may be years.
+    guess = _guess(a, b, difference, clocks, anchor)
+    rest = (difference - (guess[b] - guess[a])).astype(np.float64)
+    weight = 1.0 / np.maximum(np.abs(forth + home), 20_000).astype(np.float64) ** 2
+    weight /= weight.max(axis=0)
+    windows = forth.shape[1]
+    matrix, side = np.zeros((windows, clocks, clocks)), np.zeros((windows, clocks))
+    for pair, (one, other) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+        matrix[:, one, one] += weight[pair]
+        matrix[:, other, other] += weight[pair]
+        matrix[:, one, other] -= weight[pair]
+        matrix[:, other, one] -= weight[pair]
+        side[:, one] -= weight[pair] * rest[pair]
+        side[:, other] += weight[pair] * rest[pair]
+    free = np.setdiff1d(np.union1d(a, b), [anchor])
+    solved = np.linalg.solve(matrix[:, free[:, None], free], side[:, free, None])[:, :, 0]
+    guess[free] += np.rint(solved.T).astype(np.int64)
+    return guess
 
 
 def _reached(a: NDArray[np.intp], b: NDArray[np.intp], clocks: int, anchor: int) -> NDArray[np.bool_]:
@@ -295,16 +331,18 @@ def _reached(a: NDArray[np.intp], b: NDArray[np.intp], clocks: int, anchor: int)
 def _guess(
     a: NDArray[np.intp], b: NDArray[np.intp], difference: NDArray[np.int64], clocks: int, anchor: int
 ) -> NDArray[np.int64]:
-    """Along any tree."""
-    guess, known = np.zeros(clocks, np.int64), np.zeros(clocks, np.bool_)
+    """Along any tree: (clocks, windows)."""
+    guess, known = np.zeros((clocks, difference.shape[1]), np.int64), np.zeros(clocks, np.bool_)
     known[anchor] = True
-    pairs = list(zip(a.tolist(), b.tolist(), difference.tolist(), strict=True))
     for _ in range(clocks):
-        for one, other, apart in pairs:
+        before = int(known.sum())
+        for pair, (one, other) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
             if known[one] and not known[other]:
-                guess[other], known[other] = guess[one] + apart, True
+                guess[other], known[other] = guess[one] + difference[pair], True
             elif known[other] and not known[one]:
-                guess[one], known[one] = guess[other] - apart, True
+                guess[one], known[one] = guess[other] - difference[pair], True
+        if int(known.sum()) == before:
+            break
     return guess
 
 
@@ -321,18 +359,22 @@ def _fit(
     weight = 1.0 / np.maximum(high - low, 1_000).astype(np.float64) ** 2
     weight /= weight.max()
     time = (window - window[0]).astype(np.float64)
-    fitted = np.empty(len(window))
-    for at in range(len(window)):
-        part = slice(max(0, at - _FIT_WINDOWS), at + _FIT_WINDOWS + 1)
-        w, t, m = weight[part], time[part] - time[at], point[part]
-        total, first, second = w.sum(), (w * t).sum(), (w * t * t).sum()
-        level, slope = (w * m).sum(), (w * t * m).sum()
-        determinant = total * second - first * first
-        if determinant > 1e-9 * total * max(second, 1e-30):
-            fitted[at] = (level * second - slope * first) / determinant
-        else:
-            fitted[at] = level / total
+    w, t, m = (_around(column) for column in (weight, time, point))
+    t = t - time[:, None]
+    total, first, second = w.sum(axis=1), (w * t).sum(axis=1), (w * t * t).sum(axis=1)
+    level, slope = (w * m).sum(axis=1), (w * t * m).sum(axis=1)
+    determinant = total * second - first * first
+    certain = determinant > 1e-9 * total * np.maximum(second, 1e-30)
+    fitted = np.where(
+        certain, (level * second - slope * first) / np.where(certain, determinant, 1.0), level / total
+    )
     return np.clip(base + np.rint(fitted).astype(np.int64), low, high)
+
+
+def _around(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(entries, 2 × _FIT_WINDOWS + 1): each with its neighbours, 0 beyond the ends."""
+    padded = np.pad(column, _FIT_WINDOWS)
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * _FIT_WINDOWS + 1)
 
 
 def _blamed(steps: list[Step], clocks: int, anchor: int) -> list[Step]:

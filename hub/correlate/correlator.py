@@ -4,8 +4,13 @@ Nothing is worked out in advance: conversations that got new sightings are evalu
 the set of their rows. So the order in which batches come makes no difference, a batch that comes twice is one, and the
 state is the rows: it is written out as they are and built again from stored observations by adding them again.
 
-A large conversation is evaluated when it has grown by a quarter, so that all evaluations together cost a small multiple
-of the last one. Rows are bounded: what is idle longest goes first (its last evaluation is given out as `sealed`).
+An update costs what it is about, not what is held: rows are found by flow (held), joins are judged where new packets
+can change them (pairing), pairs of sightings are kept by conversation (kept_samples). A large conversation is evaluated
+when it has grown by a quarter, or has waited as many updates as it is large, so that all evaluations together cost a
+small multiple of the last one.
+
+Rows are bounded: what is idle longest goes first (its last evaluation is given out as `sealed`). All rows are looked
+through for that each time the clocks have gone on by an eighth of what counts as idle, or an eighth of all rows is new.
 Sightings that come for a sealed conversation open it again; `reopened` names it, and adding its stored observations
 makes it whole.
 """
@@ -13,7 +18,8 @@ makes it whole.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +27,25 @@ from numpy.typing import NDArray
 from hub.correlate.clock_estimate import Offsets, estimate_offsets
 from hub.correlate.clock_samples import Samples
 from hub.correlate.conversations import Conversations, evaluate
-from hub.correlate.flows import FLOW, Flows, united, with_fragments
-from hub.correlate.sightings import MAX_VANTAGES, SIGHTING, Rows, Vantage, in_order, joined, mix
-from hub.correlate.translation import Joins, conversation_of, find_joins
-from hub.observe.observations import Layers
+from hub.correlate.flows import FLOW, Flows, find, united
+from hub.correlate.held import FRAGMENTS_SHARE, Held
+from hub.correlate.kept_samples import KeptSamples
+from hub.correlate.pairing import Pairing
+from hub.correlate.sightings import MAX_VANTAGES, Rows, Vantage, in_order, joined
+from hub.correlate.translation import Joins, conversation_of
 
 IDLE_NS = 120_000_000_000
 MOST_ROWS = 1_000_000
-"""104 bytes each."""
+"""150 bytes each, with what finds them."""
 MOST_SEALED = 100_000
 """Ids of sealed conversations that are remembered."""
 MOST_SAMPLES = 2_000_000
 GROWTH = 4
-"""A conversation of more than SMALL rows is evaluated when it has grown by one in so many."""
-SMALL = 2_000
+"""A conversation is evaluated when it has grown by one in so many."""
+SMALL = 500
+"""Or when it has waited one update for each so many rows of it."""
+SLACK = 8
+"""Rows are looked through for what is idle when one part in so many is new; then as much is made free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,25 @@ class Update:
     reopened: list[int]
     """Flows that got sightings after they were sealed."""
     joins: Joins
+    """All that are known."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """Of a conversation since its last evaluation."""
+
+    rows: int
+    """At that time."""
+    waited: int = 0
+    """Updates since it got something new."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """Of one update."""
+
+    done: list[Conversations] = field(default_factory=list)
+    absorbed: dict[int, int] = field(default_factory=dict)
 
 
 class Correlator:
@@ -59,21 +89,24 @@ class Correlator:
         """partitions: conversations are evaluated in so many independent parts, with the same result."""
         self.vantages: list[Vantage] = []
         self._partitions, self._idle_ns, self._most_rows = partitions, idle_ns, most_rows
-        self._rows: Rows = np.zeros(0, SIGHTING)
-        self._keys: NDArray[np.uint64] = np.zeros(0, np.uint64)  # of the observations among them, sorted
+        self._held = Held()
+        self._pairing = Pairing()
         self._new: list[Rows] = []
         self._flows: Flows = np.zeros(0, FLOW)
         self._new_flows: list[Flows] = []
-        self._evaluated: dict[int, int] = {}  # id → rows at its last evaluation
+        self._known: dict[int, _Known] = {}  # by id
         self._of_flow: dict[int, int] = {}  # flow → id at its last evaluation
-        self._samples = Samples.joined([])
-        self._sample_of: NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self._touched: dict[int, int] = {}  # flow → rows since then
+        self._samples = KeptSamples(MOST_SAMPLES)
         self._sealed: OrderedDict[int, None] = OrderedDict()
         self._watching: NDArray[np.int64] = np.zeros((0, 2), np.int64)
+        self._looked: NDArray[np.int64] = np.zeros(
+            0, np.int64
+        )  # latest stamps when idle ones were looked for
         self.dropped_vantages = 0
         """Vantage points beyond what rows can name."""
-        self.dropped_samples = 0
-        """Pairs beyond MOST_SAMPLES, the oldest."""
+        self.dropped_fragments = 0
+        """Of datagrams whose first fragment nobody saw."""
 
     # What comes in
 
@@ -88,6 +121,7 @@ class Correlator:
         self.vantages.append(wanted)
         nobody = np.array([[2**62, -(2**62)]])
         self._watching = np.concatenate([self._watching, nobody])
+        self._looked = np.append(self._looked, -(2**62))
         return len(self.vantages) - 1
 
     def add(self, rows: Rows, flows: Flows) -> None:
@@ -106,38 +140,38 @@ class Correlator:
         """All flows that are kept."""
         return self._flows
 
+    @property
+    def held_rows(self) -> int:
+        """How many sightings are kept."""
+        return len(self._held)
+
+    @property
+    def dropped_samples(self) -> int:
+        """Pairs beyond what is kept of sealed conversations, the oldest."""
+        return self._samples.dropped
+
     def update(self, *, final: bool = False) -> Update:
         """Evaluate what is new, and seal what is idle. final: everything, however little has changed."""
-        fresh = self._not_known(in_order(joined(self._new)))
-        self._new = []
-        if self._new_flows:
-            self._flows = united(self._flows, *self._new_flows)
-            self._new_flows = []
-        reopened = self._note_reopened(fresh)
-        self._rows = rows = with_fragments(joined([self._rows, fresh]) if len(fresh) else self._rows)
-        joins = find_joins(rows, self._flows)
-        flows, of_row, counts = np.unique(rows["flow_hash"], return_inverse=True, return_counts=True)
-        if len(flows) and flows[0] == 0:  # fragments whose flow isn't known yet
-            flows, of_row, counts = flows[1:], of_row - 1, counts[1:]
-        lowest, _ = conversation_of(flows, joins)
-        sizes: dict[int, int] = {}
-        for id_, count in zip(lowest.tolist(), counts.tolist(), strict=True):
-            sizes[id_] = sizes.get(id_, 0) + count
-        due = {id_ for id_, size in sizes.items() if self._is_due(id_, size, final)}
-        idle = self._idle(rows, of_row, lowest)
-        done = self._evaluate(rows, of_row, lowest, due | idle, joins)
-        absorbed = self._absorb(flows, lowest, due | idle)
-        for id_ in due | idle:
-            self._evaluated[id_] = sizes[id_]
-        sealed = self._seal(flows, lowest, idle)
-        return Update(done, sealed, absorbed, reopened, joins)
+        reopened = self._take_in()
+        ready = self._ready(final)
+        changed = self._pairing.judge(self._held, self._flows, lambda flow: self._id(flow) in ready)
+        due = [flow for flow in self._touched if self._id(flow) in ready]
+        work = _Work()
+        self._evaluate([*due, *changed.tolist(), *(self._of_flow if final else ())], work)
+        idle = self._idle(final)
+        if idle and not final:
+            self._evaluate([flow for flow, id_ in self._of_flow.items() if id_ in idle], work)
+        self._seal(idle)
+        return Update(work.done, sorted(idle), work.absorbed, reopened, self._pairing.joins)
 
     def offsets(self, anchor: int | None = None, measured: Samples | None = None) -> Offsets:
         """The clocks, by all pairs so far. anchor: a clock; None: the one that shares most.
 
         measured: what else bounds them (clock_reports.round_trips).
         """
-        samples = self._samples if measured is None else Samples.joined([self._samples, measured])
+        samples = self._samples.everything()
+        if measured is not None:
+            samples = Samples.joined([samples, measured])
         clocks = [one.clock for one in self.vantages]
         if len(samples):
             clocks += [int(samples.before.max()), int(samples.after.max())]
@@ -145,123 +179,132 @@ class Correlator:
 
     # Within
 
-    def _not_known(self, fresh: Rows) -> Rows:
-        """Those that aren't here already: a batch is delivered again, or read out of the store."""
-        key = mix(fresh["batch"], fresh["index"].astype(np.uint64))
-        if len(self._keys):
-            at = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
-            new = self._keys[at] != key
-            fresh, key = fresh[new], key[new]
-        self._keys = np.sort(np.concatenate([self._keys, key]), kind="stable")
-        return fresh
+    def _id(self, flow: int) -> int:
+        return self._of_flow.get(flow, flow)
 
-    def _is_due(self, id_: int, size: int, final: bool) -> bool:
-        before = self._evaluated.get(id_)
-        if before is None or final:
-            return True
-        return size != before and (size <= SMALL or size * GROWTH >= before * (GROWTH + 1))
-
-    def _evaluate(
-        self,
-        rows: Rows,
-        of_row: NDArray[np.intp],
-        lowest: NDArray[np.uint64],
-        wanted: set[int],
-        joins: Joins,
-    ) -> list[Conversations]:
-        if not wanted:
+    def _take_in(self) -> list[int]:
+        """What is new into what is held; flows that were sealed."""
+        if not self._new:
             return []
-        ids = np.array(sorted(wanted), np.uint64)
-        chosen = np.isin(lowest, ids)
-        part = np.where(chosen, (lowest % np.uint64(self._partitions)).astype(np.intp), -1)
-        part = np.append(part, -1)[of_row]
+        fresh = self._held.unknown(in_order(joined(self._new)))
+        new = united(*self._new_flows)
+        new = new[np.isin(new["flow_hash"], fresh["flow_hash"]) & (find(self._flows, new["flow_hash"]) < 0)]
+        if len(new):
+            self._flows = united(self._flows, new)
+        self._new, self._new_flows = [], []
+        self._pairing.note(fresh, self._held)
+        self._held.add(fresh)
+        flows, counts = np.unique(fresh["flow_hash"], return_counts=True)
+        for flow, count in zip(flows.tolist(), counts.tolist(), strict=True):
+            if flow:
+                self._touched[flow] = self._touched.get(flow, 0) + count
+        for flow in self._held.flows_of_fragments(fresh).tolist():
+            self._touched[flow] = self._touched.get(flow, 0) + 1
+        reopened = [flow for flow in flows.tolist() if flow in self._sealed]
+        for flow in reopened:
+            del self._sealed[flow]
+        return reopened
+
+    def _ready(self, final: bool) -> set[int]:
+        """Ids that got enough new, or have waited long enough for it, to be evaluated."""
+        new: dict[int, int] = {}
+        for flow, count in self._touched.items():
+            id_ = self._id(flow)
+            new[id_] = new.get(id_, 0) + count
+        ready = set()
+        for id_, count in new.items():
+            known = self._known.get(id_)
+            if known is None or final or count * GROWTH >= known.rows or known.waited * SMALL >= known.rows:
+                ready.add(id_)
+            else:
+                known.waited += 1
+        return ready
+
+    def _evaluate(self, flows: Iterable[int], work: _Work) -> None:
+        """The conversations that these flows are part of."""
+        wanted = np.fromiter(set(flows), np.uint64)
+        if not len(wanted):
+            return
+        whole = self._pairing.component(wanted)
+        joins = self._pairing.within(whole)
+        rows = in_order(self._held.of(whole))
+        lowest, _ = conversation_of(whole, joins)
+        at = np.searchsorted(whole, rows["flow_hash"])
+        part = (lowest % np.uint64(self._partitions))[at]
         clock_of = np.array([one.clock for one in self.vantages], np.intp)
         done = []
         for number in range(self._partitions):
-            mine = in_order(rows[part == number])
+            mine = rows[part == number]
             if len(mine):
                 done.append(evaluate(mine, joins, clock_of, self._watching))
-        self._replace_samples(ids, done)
-        return done
+        self._note_evaluated(done, work)
 
-    def _replace_samples(self, ids: NDArray[np.uint64], done: list[Conversations]) -> None:
-        kept = ~np.isin(self._sample_of, ids)
-        samples = Samples.joined([self._samples.taken(kept), *[one.samples for one in done]])
-        owner = np.concatenate([self._sample_of[kept], *[one.sample_of for one in done]])
-        if len(samples) > MOST_SAMPLES:
-            latest = np.argsort(samples.time_ns, kind="stable")[-MOST_SAMPLES:]
-            self.dropped_samples += len(samples) - MOST_SAMPLES
-            samples, owner = samples.taken(latest), owner[latest]
-        self._samples, self._sample_of = samples, owner
+    def _note_evaluated(self, done: list[Conversations], work: _Work) -> None:
+        sizes = {
+            id_: size
+            for found in done
+            for id_, size in zip(found.id.tolist(), found.sightings.tolist(), strict=True)
+        }
+        absorbed: dict[int, int] = {}
+        for found in done:
+            ids = found.id[found.conversation].tolist()
+            for flow, id_ in zip(found.flow.tolist(), ids, strict=True):
+                before = self._of_flow.get(flow)
+                if before is not None and before not in sizes and before in self._known:
+                    absorbed[before] = id_
+                self._of_flow[flow] = id_
+                self._touched.pop(flow, None)
+        for id_ in absorbed:
+            del self._known[id_]
+        self._known.update((id_, _Known(size)) for id_, size in sizes.items())
+        owners = np.fromiter((*sizes, *absorbed), np.uint64)
+        self._samples.replace(owners, [one.samples for one in done], [one.sample_of for one in done])
+        work.done += done
+        work.absorbed |= absorbed
 
-    def _absorb(
-        self, flows: NDArray[np.uint64], lowest: NDArray[np.uint64], done: set[int]
-    ) -> dict[int, int]:
-        absorbed = {}
-        for flow, id_ in zip(flows.tolist(), lowest.tolist(), strict=True):
-            if id_ not in done:
-                continue
-            before = self._of_flow.get(flow)
-            if before is not None and before != id_ and before in self._evaluated:
-                absorbed[before] = id_
-                del self._evaluated[before]
-            self._of_flow[flow] = id_
-        gone = np.array(sorted(absorbed), np.uint64)
-        if len(gone):
-            kept = ~np.isin(self._sample_of, gone)
-            self._samples, self._sample_of = self._samples.taken(kept), self._sample_of[kept]
-        return absorbed
+    def _idle(self, final: bool) -> set[int]:
+        """Conversations that all clocks have left behind by `idle_ns`, and the quietest while rows are too many.
 
-    def _idle(self, rows: Rows, of_row: NDArray[np.intp], lowest: NDArray[np.uint64]) -> set[int]:
-        """Conversations that all clocks have left behind by `idle_ns`, and the quietest while rows are too many."""
-        if not len(lowest):
+        Nothing, if it isn't time to look.
+        """
+        latest = self._watching[:, 1]
+        full = len(self._held) > self._most_rows
+        if not (final or full or (latest - self._looked > self._idle_ns // SLACK).any()):
             return set()
-        behind = self._watching[:, 1][rows["vantage"]] - rows["timestamp_ns"]
-        flowing = of_row >= 0
-        of_flow, behind = of_row[flowing], behind[flowing]
-        ids, number = np.unique(lowest, return_inverse=True)
-        quiet = np.full(len(ids), 2**62)
-        np.minimum.at(quiet, number[of_flow], behind)
-        idle = quiet > self._idle_ns
-        size = np.bincount(number[of_flow], minlength=len(ids))
-        over = int(size[~idle].sum()) - self._most_rows
-        if over > 0:
-            order = np.argsort(-quiet, kind="stable")
+        self._looked = latest.copy()
+        self.dropped_fragments += self._held.settle_fragments(
+            latest, self._idle_ns, self._most_rows // FRAGMENTS_SHARE
+        )
+        quiet = self._held.quiet(latest)
+        if not len(quiet.key):
+            return set()
+        of = np.array([self._id(flow) for flow in quiet.key.tolist()], np.uint64)
+        ids, number = np.unique(of, return_inverse=True)
+        behind = np.full(len(ids), 2**62)
+        np.minimum.at(behind, number, quiet.behind_ns)
+        size = np.bincount(number, weights=quiet.rows).astype(np.int64)
+        idle = behind > self._idle_ns
+        if full:
+            order = np.argsort(-behind, kind="stable")
             order = order[~idle[order]]
-            idle[order[: int(np.searchsorted(np.cumsum(size[order]), over)) + 1]] = True
+            over = len(self._held) - int(size[idle].sum()) - (self._most_rows - self._most_rows // SLACK)
+            if over > 0:
+                idle[order[: int(np.searchsorted(np.cumsum(size[order]), over)) + 1]] = True
         return set(ids[idle].tolist())
 
-    def _seal(self, flows: NDArray[np.uint64], lowest: NDArray[np.uint64], idle: set[int]) -> list[int]:
-        lost = (self._rows["flow_hash"] == 0) & ~self._awaited(self._rows)
-        if lost.any():
-            self._keep(~lost)
+    def _seal(self, idle: set[int]) -> None:
         if not idle:
-            return []
-        leaving = flows[np.isin(lowest, np.array(sorted(idle), np.uint64))]
-        for flow in leaving.tolist():
+            return
+        flows = [flow for flow, id_ in self._of_flow.items() if id_ in idle]
+        for flow in flows:
             self._sealed[flow] = None
-            self._of_flow.pop(flow, None)
+            del self._of_flow[flow]
         while len(self._sealed) > MOST_SEALED:
             self._sealed.popitem(last=False)
         for id_ in idle:
-            self._evaluated.pop(id_, None)
-        self._keep(~np.isin(self._rows["flow_hash"], leaving))
+            self._known.pop(id_, None)
+        leaving = np.array(sorted(flows), np.uint64)
+        self._held.remove(leaving)
+        self._pairing.forget(leaving)
+        self._samples.settle(np.array(sorted(idle), np.uint64))
         self._flows = self._flows[~np.isin(self._flows["flow_hash"], leaving)]
-        return sorted(idle)
-
-    def _keep(self, kept: NDArray[np.bool_]) -> None:
-        self._rows = self._rows[kept]
-        self._keys = np.sort(mix(self._rows["batch"], self._rows["index"].astype(np.uint64)))
-
-    def _awaited(self, rows: Rows) -> NDArray[np.bool_]:
-        """Later fragments whose first may still come."""
-        recent = self._watching[:, 1][rows["vantage"]] - rows["timestamp_ns"] < self._idle_ns
-        return np.asarray(((rows["layers"] & Layers.FRAGMENT) != 0) & (rows["datagram"] != 0) & recent)
-
-    def _note_reopened(self, fresh: Rows) -> list[int]:
-        if not self._sealed or not len(fresh):
-            return []
-        found = [flow for flow in np.unique(fresh["flow_hash"]).tolist() if flow in self._sealed]
-        for flow in found:
-            del self._sealed[flow]
-        return found

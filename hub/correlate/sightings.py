@@ -169,3 +169,11 @@ def run_numbers(length: int, begins: NDArray[np.intp]) -> NDArray[np.intp]:
     marks = np.zeros(length, np.intp)
     marks[begins[1:]] = 1
     return np.cumsum(marks)
+
+
+def spans(begins: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.intp]:
+    """All indices from each beginning up to before its end, one span after the other."""
+    count = ends - begins
+    total = np.cumsum(count)
+    within = np.arange(int(total[-1]) if len(total) else 0) - np.repeat(total - count, count)
+    return np.asarray(np.repeat(begins, count) + within, np.intp)

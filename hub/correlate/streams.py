@@ -134,7 +134,7 @@ def _ranges(
     tcp = ((rows["layers"] & Layers.TCP) != 0) & (sequences.end > sequences.begin)
     tcp &= (rows["layers"] & Layers.FRAGMENT) == 0
     of_tcp = np.flatnonzero(tcp)
-    of_datagram, datagram = _fragmented(rows)
+    of_datagram, datagram = _fragmented(rows, stream)
     spaces = np.concatenate([stream[of_tcp].astype(np.uint64), datagram])
     kind = np.concatenate([np.zeros(len(of_tcp), np.uint64), np.ones(len(of_datagram), np.uint64)])
     _, key = np.unique(mix(spaces, kind), return_inverse=True)
@@ -144,24 +144,27 @@ def _ranges(
     return np.concatenate([of_tcp, of_datagram]), key, begin, end
 
 
-def _fragmented(rows: Rows) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
-    """Rows of datagrams that were fragmented somewhere, and which datagram each is of."""
+def _fragmented(rows: Rows, stream: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+    """Rows of datagrams that were fragmented somewhere, and which datagram each is of: one of its own stream."""
     fragment = ((rows["layers"] & Layers.FRAGMENT) != 0) & (rows["datagram"] != 0)
     none = np.zeros(0, np.intp)
     if not fragment.any():
         return none, none.astype(np.uint64)
-    cut = np.unique(rows["datagram"][fragment])
-    of = np.isin(rows["datagram"], cut)
+    # An identification is of one datagram at a time, but not for long: other hosts' streams may have the same.
+    name = mix(rows["datagram"], stream.astype(np.uint64))
+    cut = np.unique(name[fragment])
+    of = np.isin(name, cut) & (rows["datagram"] != 0)
     at = np.flatnonzero(of)
-    datagram = rows["datagram"][at]
+    datagram = name[at]
     # In front of translation the datagram has another name; where it was whole on both sides its content tells.
+    content = mix(rows["nat_hash"], stream.astype(np.uint64))
     whole = of & ~fragment & (rows["nat_hash"] != 0)
-    content, where = np.unique(rows["nat_hash"][whole], return_index=True)
-    named = rows["datagram"][whole][where]
-    if len(content):
+    told, where = np.unique(content[whole], return_index=True)
+    named = name[whole][where]
+    if len(told):
         others = np.flatnonzero(~of & (rows["nat_hash"] != 0))
-        found = np.minimum(np.searchsorted(content, rows["nat_hash"][others]), len(content) - 1)
-        same = content[found] == rows["nat_hash"][others]
+        found = np.minimum(np.searchsorted(told, content[others]), len(told) - 1)
+        same = told[found] == content[others]
         at = np.concatenate([at, others[same]])
         datagram = np.concatenate([datagram, named[found[same]]])
     return at, datagram

@@ -63,12 +63,29 @@ class Joins:
         return len(self.near)
 
 
+CANDIDATE = np.dtype(
+    [
+        ("low", "<u8"),
+        ("high", "<u8"),
+        ("votes", "<i8"),
+        ("confidence", "u1"),
+        ("low_nearer", "?"),
+        ("turned", "?"),
+    ]
+)
+"""A pair of flows that something speaks for, the lower hash first; see `joins_of` for what else it takes."""
+
+
 def find_joins(rows: Rows, flows: Flows) -> Joins:
     """The pairs among these rows (in order, see sightings.in_order)."""
+    return joins_of(candidates_of(rows, flows))
+
+
+def candidates_of(rows: Rows, flows: Flows) -> NDArray[np.void]:
+    """Of dtype CANDIDATE: what these rows speak for, whoever else does (in order, see sightings.in_order)."""
     votes = _votes(rows)
     if not len(votes):
-        none = np.zeros(0, np.uint64)
-        return Joins(none, none, none.astype(np.bool_), none.astype(np.uint8), none.astype(np.int64))
+        return np.zeros(0, CANDIDATE)
     votes = votes[np.lexsort((votes["nat_hash"], votes["between"], votes["high"], votes["low"]))]
     begins = runs(votes["low"], votes["high"])
     count = np.diff(np.append(begins, len(votes)))
@@ -84,10 +101,25 @@ def find_joins(rows: Rows, flows: Flows) -> Joins:
     certain = np.where(tcp, (numbered > 0) & (count > 1), (count > 4) & (ways > 0) & (ways < count))
     likely = np.where(tcp, (count > 1) | (numbered > 0) | shared, (count > 1) & shared)
     sure = np.where(certain & (tcp | shared), Confidence.CERTAIN, np.where(likely, Confidence.LIKELY, 0))
-    sure = np.where(agreed, sure, 0).astype(np.uint8)
-    near, far = np.where(nearer > 0, low, high), np.where(nearer > 0, high, low)
-    kept = (sure > 0) & _without_rival(low, high, nearer > 0, turned > 0, sure > 0)
-    return Joins(near[kept], far[kept], (turned > 0)[kept], sure[kept], count[kept])
+    found = np.zeros(len(low), CANDIDATE)
+    found["low"], found["high"], found["votes"] = low, high, count
+    found["confidence"] = np.where(agreed, sure, 0)
+    found["low_nearer"], found["turned"] = nearer > 0, turned > 0
+    spoken_for: NDArray[np.void] = found[found["confidence"] > 0]
+    return spoken_for
+
+
+def joins_of(candidates: NDArray[np.void]) -> Joins:
+    """The candidates neither of whose flows has another partner towards the same of its ends."""
+    lone = candidates[_without_rival(candidates)]
+    low, high, nearer = lone["low"], lone["high"], lone["low_nearer"]
+    return Joins(
+        np.where(nearer, low, high),
+        np.where(nearer, high, low),
+        lone["turned"],
+        lone["confidence"],
+        lone["votes"],
+    )
 
 
 def _spread(votes: NDArray[np.void], begins: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -210,25 +242,16 @@ def _share_an_endpoint(
     return shared
 
 
-def _without_rival(
-    low: NDArray[np.uint64],
-    high: NDArray[np.uint64],
-    low_nearer: NDArray[np.bool_],
-    turned: NDArray[np.bool_],
-    spoken_for: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
-    """Pairs neither of whose flows has another partner towards the same of its ends that anything speaks for."""
-    pairs = np.flatnonzero(spoken_for)
-    flow = np.concatenate([low[pairs], high[pairs]])
-    to_first = np.concatenate([~low_nearer[pairs], low_nearer[pairs] ^ turned[pairs]])
+def _without_rival(candidates: NDArray[np.void]) -> NDArray[np.bool_]:
+    low, high, nearer = candidates["low"], candidates["high"], candidates["low_nearer"]
+    flow = np.concatenate([low, high])
+    to_first = np.concatenate([~nearer, nearer ^ candidates["turned"]])
     order = np.lexsort((to_first, flow))
     begins = runs(flow[order], to_first[order])
     length = np.diff(np.append(begins, len(order)))
     alone = np.zeros(len(order), np.bool_)
     alone[order] = np.repeat(length == 1, length)
-    lone = np.zeros(len(low), np.bool_)
-    lone[pairs] = alone[: len(pairs)] & alone[len(pairs) :]
-    return lone
+    return np.asarray(alone[: len(low)] & alone[len(low) :])
 
 
 def conversation_of(hashes: NDArray[np.uint64], joins: Joins) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:

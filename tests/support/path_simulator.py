@@ -84,6 +84,11 @@ class Truth:
     missed: dict[int, int]
     flows: list[tuple[int, int]]
     """Per connection its flow hash inside and outside of translation."""
+    connection: NDArray[np.int64]
+    """Per row."""
+    there: NDArray[np.bool_]
+    content: NDArray[np.int64]
+    """Per row a number of what was sent: a segment that is sent again has the same, every other packet its own."""
 
 
 class Simulator:
@@ -96,6 +101,8 @@ class Simulator:
         self._times: list[float] = []
         self._packets: list[int] = []
         self._packet = 0
+        self._sent: list[tuple[int, bool, int]] = []
+        self._contents: dict[object, int] = {}
         self._flows: dict[int, tuple[int, str, str, int, int, int]] = {}
         self.truth_flows: list[tuple[int, int]] = []
         self.lost: dict[tuple[int, str, int], int] = {}
@@ -224,6 +231,9 @@ class Simulator:
         )
         self._times.append(time_ns)
         self._packets.append(self._packet)
+        sent = (connection.number, what.there, what.content, what.protocol != 6 and what.ip_id)
+        content = self._contents.setdefault(sent, len(self._contents))
+        self._sent.append((connection.number, what.there, content))
 
     def rows(self) -> tuple[Rows, Truth]:
         """All sightings in order, and the truth of each."""
@@ -231,7 +241,12 @@ class Simulator:
         ordered = in_order(rows)
         at = ordered["index"]
         return ordered, Truth(
-            np.array(self._times)[at], np.array(self._packets)[at], self.lost, self.missed, self.truth_flows
+            np.array(self._times)[at],
+            np.array(self._packets)[at],
+            self.lost,
+            self.missed,
+            self.truth_flows,
+            *[np.array(column)[at] for column in zip(*self._sent, strict=True)],
         )
 
     def flows(self) -> Flows:
