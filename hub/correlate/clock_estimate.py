@@ -368,7 +368,7 @@ def _fit(
     fitted = np.where(
         certain, (level * second - slope * first) / np.where(certain, determinant, 1.0), level / total
     )
-    return np.clip(base + np.rint(fitted).astype(np.int64), low, high)
+    return np.asarray(np.clip(base + np.rint(fitted).astype(np.int64), low, high), np.int64)
 
 
 def _around(column: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,9 +5,9 @@ the set of their rows. So the order in which batches come makes no difference, a
 state is the rows: it is written out as they are and built again from stored observations by adding them again.
 
 An update costs what it is about, not what is held: rows are found by flow (held), joins are judged where new packets
-can change them (pairing), pairs of sightings are kept by conversation (kept_samples). A large conversation is evaluated
-when it has grown by a quarter, or has waited as many updates as it is large, so that all evaluations together cost a
-small multiple of the last one.
+can change them (pairing), pairs of sightings are kept by conversation (kept_samples). A conversation is evaluated when
+it has grown by half; and of those that have grown by less, an update evaluates as many rows as came new, those that
+waited longest first. So all evaluations together cost a small multiple of the last one.
 
 Rows are bounded: what is idle longest goes first (its last evaluation is given out as `sealed`). All rows are looked
 through for that each time the clocks have gone on by an eighth of what counts as idle, or an eighth of all rows is new.
@@ -40,10 +40,10 @@ MOST_ROWS = 1_000_000
 MOST_SEALED = 100_000
 """Ids of sealed conversations that are remembered."""
 MOST_SAMPLES = 2_000_000
-GROWTH = 4
+GROWTH = 2
 """A conversation is evaluated when it has grown by one in so many."""
-SMALL = 500
-"""Or when it has waited one update for each so many rows of it."""
+LEAST = 2_000
+"""Rows of conversations that have grown by less, for which there is always time."""
 SLACK = 8
 """Rows are looked through for what is idle when one part in so many is new; then as much is made free."""
 
@@ -94,6 +94,7 @@ class Correlator:
         self._new: list[Rows] = []
         self._flows: Flows = np.zeros(0, FLOW)
         self._new_flows: list[Flows] = []
+        self._fresh_rows = 0
         self._known: dict[int, _Known] = {}  # by id
         self._of_flow: dict[int, int] = {}  # flow → id at its last evaluation
         self._touched: dict[int, int] = {}  # flow → rows since then
@@ -184,6 +185,7 @@ class Correlator:
 
     def _take_in(self) -> list[int]:
         """What is new into what is held; flows that were sealed."""
+        self._fresh_rows = 0
         if not self._new:
             return []
         fresh = self._held.unknown(in_order(joined(self._new)))
@@ -192,6 +194,7 @@ class Correlator:
         if len(new):
             self._flows = united(self._flows, new)
         self._new, self._new_flows = [], []
+        self._fresh_rows = len(fresh)
         self._pairing.note(fresh, self._held)
         self._held.add(fresh)
         flows, counts = np.unique(fresh["flow_hash"], return_counts=True)
@@ -211,13 +214,23 @@ class Correlator:
         for flow, count in self._touched.items():
             id_ = self._id(flow)
             new[id_] = new.get(id_, 0) + count
-        ready = set()
+        ready, waiting = set(), []
+        room = left = max(self._fresh_rows, LEAST)
         for id_, count in new.items():
             known = self._known.get(id_)
-            if known is None or final or count * GROWTH >= known.rows or known.waited * SMALL >= known.rows:
+            if known is None or final or count * GROWTH >= known.rows:
                 ready.add(id_)
-            else:
-                known.waited += 1
+                continue
+            known.waited += 1
+            if known.rows <= room:
+                waiting.append((-known.waited, id_, known.rows))
+            elif known.waited * room >= known.rows:
+                ready.add(id_)  # there was never room for it as a whole, but by now for its share
+        for _, id_, rows in sorted(waiting):
+            left -= rows
+            if left < 0:
+                break
+            ready.add(id_)
         return ready
 
     def _evaluate(self, flows: Iterable[int], work: _Work) -> None:

@@ -166,7 +166,8 @@ def test_losses(missing: bool) -> None:
     counts: Counter[str] = Counter()
     for seed in SEEDS:
         path = drawn(seed, missing=missing)
-        path = replace(path, loss=tuple(max(0.01, share) for share in path.loss))
+        near, middle, far = (max(0.01, share) for share in path.loss)
+        path = replace(path, loss=(near, middle, far))
         made = seen(traffic(path, seed))
         passed, (joined, _) = _reached(made), joinable(made)
         truth: Counter[tuple[int, bool, int]] = Counter()
