@@ -45,21 +45,6 @@ OPEN = """
 })
 """
 
-ROWS = """
-() => {
-  const { store } = wirepool.live;
-  const found = [];
-  for (let at = Math.max(0, store.length - 200); at < store.length; at++) {
-    const row = store.at(at);
-    const source = [row.agent, row.interface, row.observation.split("/").slice(0, 4).join("/")];
-    found.push({ sources: [source], rows: [[0, row.sequence, row.index, row.time, row.heard, row.source,
-      row.destination, row.protocol, row.length, row.info, row.rule, row.flags]] });
-  }
-  return found;
-}
-"""
-"""The newest rows, as the stream brings rows: for a page that is loaded anew."""
-
 
 def measure(page: Page, opened: int) -> tuple[list[float], list[float]]:
     """(milliseconds in all, of those the hub's answer with its way), each ascending."""
@@ -131,14 +116,12 @@ def main() -> int:
             sending = here.sender.start(*argv, log="sending.log")
             note(f"recent, {arguments.rate} a second", measure(page, arguments.opened))
             stop_process(sending)
-            # The page is away while the hub is, or its stream's errors would be complaints; it gets its rows back.
-            seen = page.evaluate(ROWS)
+            # The page is away while the hub is, or its stream's errors would be complaints.
             page.goto("about:blank")
             here.curl.order(session, "pause", "paused")
             here.curl.wait_balanced(session)
             restart_hub(here)
             page.goto(f"{here.stand.url}/live?session={session}")
-            page.evaluate("(rows) => rows.forEach((row) => wirepool.live.take(row))", seen)
             rows.first.wait_for()
             note("archived", measure(page, arguments.opened))
             page.goto("about:blank")

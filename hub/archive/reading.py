@@ -82,13 +82,20 @@ async def first_from(bus: Bus, stream: str, subject: str, sequence: int) -> Stor
     return await _one(bus, stream, {"seq": sequence, "next_by_subj": subject})
 
 
+async def last_of(bus: Bus, stream: str, subject: str) -> Stored | None:
+    """The subject's newest message; None when it has none."""
+    return await _one(bus, stream, {"last_by_subj": subject})
+
+
 async def _one(bus: Bus, stream: str, question: dict[str, object]) -> Stored | None:
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
         client = await bus.client()
     body = orjson.dumps(question)
     reply = await client.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout=ANSWER_TIMEOUT_S)
     headers = reply.headers or {}
-    return None if _status(headers) else Stored(int(headers["Nats-Sequence"]), reply.data)
+    if _status(headers):
+        return None
+    return Stored(int(headers["Nats-Sequence"]), reply.data, _time_ns(headers))
 
 
 async def first_at(bus: Bus, stream: str, subject: str, since_rfc3339: str) -> int | None:
@@ -128,7 +135,7 @@ async def read_subject(
         try:
             async with asyncio.timeout(PATIENCE_S):
                 client = await bus.client()
-            async with aclosing(_read_answer(client, stream, subject, first)) as answer:
+            async with aclosing(read_answer(client, stream, subject, first)) as answer:
                 async for stored in answer:
                     if stored is None or stored.sequence > last:
                         return
@@ -141,13 +148,22 @@ async def read_subject(
             await asyncio.sleep(0.5)
 
 
-async def _read_answer(
-    client: Client, stream: str, subject: str, first: int
+async def read_answer(
+    client: Client,
+    stream: str,
+    subject: str,
+    first: int,
+    *,
+    most: int = BATCH_MESSAGES,
+    max_bytes: int = BATCH_BYTES,
 ) -> AsyncGenerator[Stored | None, None]:
-    """One request's messages; None last when the subject has no more."""
+    """One request's messages, from sequence `first` on; None last when the subject has no more.
+
+    At most `most`, and no more once `max_bytes` are there. nats.errors.Error, TimeoutError, ArchiveError.
+    """
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, pending_bytes_limit=4 * BATCH_BYTES)
-    request = {"seq": first, "next_by_subj": subject, "batch": BATCH_MESSAGES, "max_bytes": BATCH_BYTES}
+    request = {"seq": first, "next_by_subj": subject, "batch": most, "max_bytes": max_bytes}
     try:
         await client.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(request), reply=inbox)
         while True:

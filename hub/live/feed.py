@@ -5,6 +5,7 @@ viewer may get in one update, are copied out and only those that reach a page ar
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,8 +15,18 @@ from nats.aio.msg import Msg
 
 from hub.bus import Bus, BusAway
 from hub.ledger.session_books import session_books
+from hub.live.backlog import Backlog
 from hub.live.recent import RecentBatches
-from hub.live.viewer import MAX_ROWS, SessionTotals, Update, Viewer, WatchedSession, open_live
+from hub.live.viewer import (
+    BACKLOG_ROWS,
+    MAX_ROWS,
+    HeardBatch,
+    SessionTotals,
+    Update,
+    Viewer,
+    WatchedSession,
+    open_live,
+)
 from hub.observation import BatchName
 from hub.registry import Registry
 from wire.batch import Kind
@@ -25,7 +36,9 @@ from wire.keys import SigningKey
 from wire.names import check_session_id, control_subject
 from wire.report import Heartbeat
 
-__all__ = ["MAX_ROWS", "LiveFeed", "SessionTotals", "TooManyViewers", "Update", "Viewer"]
+__all__ = ["BACKLOG_ROWS", "MAX_ROWS", "LiveFeed", "SessionTotals", "TooManyViewers", "Update", "Viewer"]
+
+log = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 2.0
 WATCH_LIFE_NS = 6_000_000_000
@@ -52,6 +65,8 @@ class LiveFeed:
         self._viewers: set[Viewer] = set()
         self.recent = RecentBatches()
         """What was watched lately, for whoever opens a packet of it."""
+        self._backlog = Backlog(bus, self.recent)
+        self._tasks: asyncio.TaskGroup | None = None
 
     @property
     def viewers(self) -> int:
@@ -59,11 +74,15 @@ class LiveFeed:
         return len(self._viewers)
 
     async def run(self) -> None:
-        """Renew the watch notices until cancelled."""
-        while True:
-            await asyncio.sleep(WATCH_EVERY_S)
-            for watched in list(self._watched.values()):
-                await self._notify(watched)
+        """Renew the watch notices and read backlogs until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            try:
+                while True:
+                    await asyncio.sleep(WATCH_EVERY_S)
+                    for watched in list(self._watched.values()):
+                        await self._notify(watched)
+            finally:
+                self._tasks = None
 
     def heartbeat(self, heartbeat: Heartbeat, received_ns: int) -> None:
         """Take books and spool of a verified heartbeat (a presence listener)."""
@@ -76,10 +95,13 @@ class LiveFeed:
                 watched.take_books(heartbeat.boot, beat.books)
 
     @asynccontextmanager
-    async def watch(self, sessions: Sequence[str], *, max_rows: int = 40) -> AsyncIterator[Viewer]:
+    async def watch(
+        self, sessions: Sequence[str], *, max_rows: int = 40, backlog: int = 0
+    ) -> AsyncIterator[Viewer]:
         """Watch sessions for the time of the `async with` block; UnknownError for an unknown session.
 
-        An update also comes about once a second when no packet does (totals, lag).
+        An update also comes about once a second when no packet does (totals, lag). backlog: so many of the newest
+        packets that were there before come too, at most BACKLOG_ROWS, in an update's `older`.
         """
         if len(self._viewers) >= MAX_VIEWERS:
             raise TooManyViewers(f"{MAX_VIEWERS} pages are watching already")
@@ -87,18 +109,30 @@ class LiveFeed:
             self._registry.sessions.require(session)
         watched = [self._join(check_session_id(session)) for session in dict.fromkeys(sessions)]
         viewer = Viewer(watched, max(1, min(MAX_ROWS, max_rows)))
+        if backlog > 0:
+            viewer.open_seam()
         self._viewers.add(viewer)
+        giving: asyncio.Task[None] | None = None
         try:
             for one in watched:
                 one.viewers.add(viewer)
             for one in watched:
-                if one.subscription is None:
-                    await self._subscribe(one)
-                    await self._bus.settled()  # what is captured from now on is seen
+                async with one.subscribing:
+                    if one.subscription is None:
+                        await self._subscribe(one)
+                    if not one.in_force:
+                        await self._bus.settled()
+                        one.in_force = True
                 await self._notify(one)
+            if self._tasks is not None and backlog > 0:
+                giving = self._tasks.create_task(self._give(viewer, watched, min(backlog, BACKLOG_ROWS)))
+            elif backlog > 0:  # the hub is ending
+                viewer.take_older([], away=True)
             yield viewer
         finally:
             viewer.close()
+            if giving is not None:
+                giving.cancel()
             self._viewers.discard(viewer)
             for one in watched:
                 one.viewers.discard(viewer)
@@ -107,6 +141,14 @@ class LiveFeed:
                 self._watched.pop(one.session, None)
                 if one.subscription is not None:
                     await one.subscription.close()
+
+    async def _give(self, viewer: Viewer, watched: Sequence[WatchedSession], wanted: int) -> None:
+        try:
+            await self._backlog.give(viewer, watched, wanted)
+        except Exception:  # a fault of ours must not end anybody's live view
+            log.exception("a page's older packets could not be read")
+            viewer.take_older([], away=True)
+            viewer.close_seam()
 
     def _join(self, session: str) -> WatchedSession:
         watched = self._watched.get(session)
@@ -144,7 +186,8 @@ class LiveFeed:
 
     async def _on_batch(self, watched: WatchedSession, message: Msg) -> None:
         rows = max((viewer.max_rows for viewer in watched.viewers), default=0)
-        given = (message.subject, message.data, watched.keys, rows, time.time_ns())
+        heard_ns = time.time_ns()
+        given = (message.subject, message.data, watched.keys, rows, heard_ns)
         try:
             if len(message.data) > IN_THREAD_BYTES:
                 opened = await asyncio.to_thread(open_live, *given)
@@ -157,9 +200,11 @@ class LiveFeed:
         watched.take_books(header.boot, header.books)
         if header.kind is not Kind.PACKETS:
             return
-        self.recent.keep(BatchName.of(header), message.data)
+        name = BatchName.of(header)
+        if not self.recent.keep(name, message.data):
+            return  # sent again: its acknowledgement was lost
         now_s = time.monotonic()
         watched.take_batch(header, now_s)
-        source = f"{header.session}.{header.lane}"
+        watched.note_heard(HeardBatch(name, header.packets, heard_ns), self._bus.connections)
         for viewer in watched.viewers:
-            viewer.offer(source, packets, header.packets, header.last_timestamp_ns, now_s)
+            viewer.offer(name, packets, header.packets, header.last_timestamp_ns, now_s)

@@ -22,15 +22,18 @@ class RecentBatches:
         self._messages: OrderedDict[BatchName, bytes] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, name: BatchName, message: bytes) -> None:
-        """Take a verified message. The first of a name stays: a second one is a redelivery."""
-        if name in self._messages or len(message) > self._max_bytes:
-            return
+    def keep(self, name: BatchName, message: bytes) -> bool:
+        """Take a verified message. The first of a name stays: a second one is a redelivery, for which False is said."""
+        if name in self._messages:
+            return False
+        if len(message) > self._max_bytes:
+            return True
         self._messages[name] = message
         self._bytes += len(message)
         while self._bytes > self._max_bytes or len(self._messages) > self._max_batches:
             _, gone = self._messages.popitem(last=False)
             self._bytes -= len(gone)
+        return True
 
     def get(self, name: BatchName) -> bytes | None:
         """The message, or None when it is gone or never came."""

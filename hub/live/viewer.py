@@ -34,6 +34,10 @@ MAX_ROWS = 200
 PACKET_BYTES = 1024
 """Of each shown packet this much is read: enough for a summary."""
 RATE_WINDOW_S = 2.0
+BACKLOG_ROWS = 400
+"""The packets that a page's list begins with, of all its sessions together."""
+MAX_SEAM_BATCHES = 16_384
+"""Batches that a viewer notes while its seam is open; with more, it gets no older packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,11 @@ class Update:
     """Packets of the watched sessions since the last update that have no row here (counted, never hidden)."""
     totals: dict[str, SessionTotals]
     """By session id."""
+    older: list[Row] | None = None
+    """Packets that were there before the viewer, in time order; at most BACKLOG_ROWS. They may be newer than rows of
+    other sources that were given already. None: nothing new is known about them."""
+    archive_away: bool = False
+    """With `older`: the archive doesn't answer, so some or all of them are missing."""
 
 
 class LivePacket:
@@ -122,6 +131,15 @@ class LivePacket:
         return self._row
 
 
+@dataclass(frozen=True, slots=True)
+class HeardBatch:
+    """A batch of packets that came while somebody watched."""
+
+    name: BatchName
+    packets: int
+    heard_ns: int
+
+
 @dataclass(slots=True)
 class WatchedSession:
     """A session with at least one viewer."""
@@ -131,12 +149,36 @@ class WatchedSession:
     keys: list[bytes]
     viewers: set["Viewer"] = field(default_factory=set)
     subscription: Subscription | None = None
+    subscribing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    in_force: bool = False
+    """The server has the subscription: what is captured from now on is seen."""
     boots: dict[bytes, Books] = field(default_factory=dict)
     recent: deque[tuple[float, int, int]] = field(default_factory=deque)
     """(arrival, packets, original bytes) within RATE_WINDOW_S."""
     newest_ns: int = 0
     unverified: int = 0
     spool_bytes: int = 0
+    heard: deque[HeardBatch] = field(default_factory=deque)
+    """The newest that came by this connection to the server: BACKLOG_ROWS packets and what else is in their batches."""
+    heard_packets: int = 0
+    connection: int = 0
+    """Which one `heard` came by."""
+
+    @property
+    def heard_all(self) -> bool:
+        """Whether nothing is missing within `heard`."""
+        return self.subscription is not None and self.subscription.dropped == 0
+
+    def note_heard(self, batch: HeardBatch, connection: int) -> None:
+        """Keep a batch's name for pages that are opened from now on."""
+        if connection != self.connection:  # what passed in between was not heard
+            self.heard.clear()
+            self.heard_packets = 0
+            self.connection = connection
+        self.heard.append(batch)
+        self.heard_packets += batch.packets
+        while self.heard_packets - self.heard[0].packets >= BACKLOG_ROWS:
+            self.heard_packets -= self.heard.popleft().packets
 
     def take_books(self, boot: bytes, books: Books) -> None:
         known = self.boots.get(boot)
@@ -194,9 +236,47 @@ class Viewer:
         self._some = asyncio.Event()
         self._last_update_s = 0.0
         self._closed = False
+        self._seam: set[BatchName] | None = None
+        """Batches that were offered or given as older ones; None: what comes is new."""
+        self._older: list[Row] | None = None
+        self._archive_away = False
+        self.awaits_older = False
+        """The first look for older packets isn't over."""
 
-    def offer(self, source: str, packets: list[LivePacket], count: int, newest_ns: int, now_s: float) -> None:
+    def open_seam(self) -> None:
+        """From now on note what comes: older packets will be given too."""
+        self._seam = set()
+        self.awaits_older = True
+
+    def is_older(self, name: BatchName) -> bool:
+        """Whether a batch of the archive hasn't been offered: if so, it never will be."""
+        if self._seam is None or len(self._seam) >= MAX_SEAM_BATCHES or name in self._seam:
+            return False
+        self._seam.add(name)
+        return True
+
+    def take_older(self, rows: list[Row], *, away: bool) -> None:
+        """Older packets for the next update, in time order."""
+        if rows or self.awaits_older:
+            self._older = sorted([*(self._older or []), *rows], key=lambda row: row.time_ns)
+            self._archive_away = away
+        self.awaits_older = False
+        self._some.set()
+
+    def close_seam(self) -> None:
+        """No older packets come any more."""
+        self._seam = None
+        self.awaits_older = False
+
+    def offer(
+        self, name: BatchName, packets: list[LivePacket], count: int, newest_ns: int, now_s: float
+    ) -> None:
         """A batch of `count` packets came; `packets` are its newest, oldest first."""
+        if self._seam is not None and len(self._seam) < MAX_SEAM_BATCHES:
+            if name in self._seam:
+                return
+            self._seam.add(name)
+        source = f"{name.session}.{name.lane}"
         self._heads[source] = (now_s, max(newest_ns, self._heads.get(source, (0.0, 0))[1]))
         taken = packets[-self.max_rows :]
         self._not_shown += count - len(taken)
@@ -232,7 +312,7 @@ class Viewer:
     def _due_s(self, now_s: float) -> float:
         """When the next update may or must go out."""
         due_s = self._last_update_s + QUIET_UPDATE_S
-        if self._not_shown and not self._waiting:
+        if self._older is not None or (self._not_shown and not self._waiting):
             due_s = now_s
         if self._waiting:
             complete_ns = self._complete_ns(now_s)
@@ -258,11 +338,14 @@ class Viewer:
         ready.sort(key=_by_time)
         self._waiting = waiting
         not_shown, self._not_shown = self._not_shown, 0
+        older, self._older = self._older, None
         self._last_update_s = now_s
         return Update(
             [packet.row() for _, packet in ready],
             not_shown,
             {watched.session: watched.totals(now_s) for watched in self._watched},
+            older,
+            self._archive_away,
         )
 
 

@@ -14,12 +14,22 @@ from hub.decode.summary import Row
 from hub.web.pages import visible
 
 
+def older_json(rows: Sequence[Row], archived: int | None) -> str:
+    """As rows_json, with `archived`: about how many packets before these only the archive has; null when it doesn't
+    answer."""
+    return orjson.dumps(_lines(rows) | {"archived": archived}).decode()
+
+
 def rows_json(rows: Sequence[Row]) -> str:
     """`{"sources": [[agent, interface, "agent/boot/session/lane"]], "rows": [[…]]}` on one line.
 
     A row: index of its source; sequence and index of the packet; capture time and time of its receipt by the hub, ns as
     texts; source, destination, protocol; length in bytes; info; colour rule; flags, joined by ", ".
     """
+    return orjson.dumps(_lines(rows)).decode()
+
+
+def _lines(rows: Sequence[Row]) -> dict[str, object]:
     sources: dict[tuple[str, str, str], int] = {}
     lines = []
     for row in rows:
@@ -42,4 +52,4 @@ def rows_json(rows: Sequence[Row]) -> str:
             )
         )
     shared = [(visible(agent), visible(interface), prefix) for agent, interface, prefix in sources]
-    return orjson.dumps({"sources": shared, "rows": lines}).decode()
+    return {"sources": shared, "rows": lines}

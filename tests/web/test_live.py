@@ -103,6 +103,13 @@ async def test_rows_counters_and_states_arrive_as_events(tmp_path: Path) -> None
                 (0, str(n), "10.0.0.9") for n in range(5)
             ]
             assert "\x1b" not in rows
+            async with client.http.stream("GET", f"/events/live?session={session}") as second_tab:
+                older = json.loads(await Events(second_tab).until("older"))
+                assert (older["sources"], older["archived"]) == (drawn["sources"], 0)
+                heard = 4
+                assert [row[:heard] + row[heard + 1 :] for row in older["rows"]] == [
+                    row[:heard] + row[heard + 1 :] for row in drawn["rows"]
+                ]
             await agent.beat()
             await events.until("counters", 'data-testid="count-packets" data-value="5"')
             await client.post_json(f"/api/sessions/{session}/pause", {})
@@ -110,6 +117,12 @@ async def test_rows_counters_and_states_arrive_as_events(tmp_path: Path) -> None
             await client.post_json(f"/api/sessions/{session}/stop", {})
             ended = await events.until("session", 'data-state="stopped"')
             assert 'data-testid="export-pcapng"' in ended
+            await events.until("ended")
+        async with client.http.stream("GET", f"/events/live?session={session}") as response:
+            events = Events(response)
+            assert json.loads(await events.until("older"))["rows"] == older["rows"], (
+                "the last ones, as they were"
+            )
             await events.until("ended")
 
 

@@ -33,6 +33,16 @@ FEED = """
 }
 """
 """As the stream hands rows over: the hub's own reach the page in tests.web.test_live and in the tests below."""
+OLDER = """
+(ranges) => {
+  const source = ["web2", "eth0", "web2/" + "0".repeat(32) + "/" + "b".repeat(26) + "/bulk"];
+  const rows = ranges.flatMap(([first, end]) => Array.from({ length: end - first }, (_, at) => [
+    0, "0", String(first + at), "17000000000" + String(first + at).padStart(8, "0"), "1700000000000000000",
+    "10.0.0.7", "10.0.0.9", "TCP", 66, `older row ${first + at}`, "tcp", "",
+  ]));
+  wirepool.live.takeOlder({ sources: [source], rows, archived: 0 });
+}
+"""
 DRAWN = """
 () => {
   const box = document.getElementById("scroll").getBoundingClientRect();
@@ -56,7 +66,6 @@ async def live(directory: Path, width: int = 1440) -> AsyncIterator[Page]:
         await log_in(page, where)
         session = await watched(where, client, agent)
         await page.goto(f"{where.url}/live?session={session}")
-        await until(lambda: where.hub.live.viewers == 1)
         yield page
         assert complaints == []
 
@@ -200,6 +209,78 @@ async def test_every_number_explains_itself_to_the_keyboard(tmp_path: Path) -> N
         await page.get_by_test_id("legend").click()
         rules = page.locator("[data-testid=legend] li")
         assert await rules.count() == 15
+        assert complaints == []
+
+
+@pytest.mark.slow
+async def test_older_rows_go_in_by_their_times_under_the_readers_eyes(tmp_path: Path) -> None:
+    async with live(tmp_path) as page:
+        await expect(page.get_by_test_id("count-spool")).to_have_text("1.2 MB")  # the stream has begun
+        await feed(page, 1000, 600)
+        await page.get_by_label("Packet list").focus()
+        await page.keyboard.press("Home")
+        await page.keyboard.press("ArrowDown")
+        for _ in range(8):
+            await page.keyboard.press("PageDown")
+        seen, chosen = await drawn(page), page.locator("#rows [aria-selected=true]")
+        words = await chosen.text_content()
+        assert 100 < seen[0][0] < 400
+        # Some of another source belong between those that are there.
+        await page.evaluate(OLDER, [[900, 1000], [1500, 1510]])
+        assert await drawn(page) == [[index + 100, number] for index, number in seen]
+        await expect(chosen).to_have_text(words or "")
+        assert (await state(page))["length"] == 710
+        times = await page.evaluate(
+            "() => Array.from({length: 710}, (_, at) => wirepool.live.store.at(at).time.slice(-8))"
+        )
+        assert times == sorted(times)
+        serials = await page.evaluate(
+            "({ store } = wirepool.live) => Array.from({length: 710}, (_, at) => store.positionOf(store.at(at).serial))"
+        )
+        assert serials == list(range(710))
+
+        await page.get_by_test_id("freeze-view").click()
+        frozen = [number for _, number in await drawn(page)]
+        await page.evaluate(OLDER, [[800, 850]])
+        assert [number for _, number in await drawn(page)] == frozen
+        await page.keyboard.press("Escape")
+        await page.get_by_test_id("freeze-view").click()
+        assert (await drawn(page))[-1] == [761, 1599]
+
+
+@pytest.mark.slow
+async def test_a_stream_that_comes_back_repeats_nothing_and_misses_nothing(tmp_path: Path) -> None:
+    async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
+        page = await context.new_page()
+        await log_in(page, where)
+        session = await watched(where, client, agent)
+        await page.goto(f"{where.url}/live?session={session}")
+        grid = page.get_by_test_id("packet-list")
+        await agent.send(session, [udp_packet(number) for number in range(5)])
+        await expect(grid).to_have_attribute("aria-rowcount", "6")
+        await until(lambda: where.hub.live.viewers == 1)
+        for viewer in list(where.hub.live._viewers):
+            viewer.close()
+        await until(lambda: where.hub.live.viewers == 0)
+        await agent.send(session, [udp_packet(number) for number in range(5, 8)])
+        await expect(grid).to_have_attribute("aria-rowcount", "9", timeout=15_000)
+        await agent.send(session, [udp_packet(8)])
+        await expect(grid).to_have_attribute("aria-rowcount", "10")
+        infos = await page.evaluate(
+            "() => Array.from({length: 9}, (_, at) => wirepool.live.store.at(at).info)"
+        )
+        assert [number for number in range(9) if str(40000 + number) in infos[number]] == list(range(9))
+        # An emptied list stays empty; a reload shows what was there.
+        await page.get_by_test_id("clear-view").click()
+        await expect(grid).to_have_attribute("aria-rowcount", "1")
+        await page.reload()
+        await expect(grid).to_have_attribute("aria-rowcount", "10")
+        await expect(page.get_by_test_id("archived")).to_be_hidden()
+        await agent.send(session, [udp_packet(number) for number in range(600)])
+        await until(lambda: where.hub.export.estimate([session]).packets == 609)
+        await page.reload()
+        await expect(page.get_by_test_id("archived")).to_have_text("209 older in the archive")
+        await expect(grid).to_have_attribute("aria-rowcount", "401")
         assert complaints == []
 
 

@@ -11,8 +11,10 @@
 
   const toLogin = () => location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
 
-  /* Messages */
+  /* Messages. What is on the screen already isn't said again. */
   const toast = (text, kind = "bad") => {
+    const list = one("#toasts");
+    if ([...list.children].some((box) => box.firstElementChild.textContent === text)) return;
     const box = document.createElement("div");
     box.className = `toast ${kind}`;
     box.dataset.testid = "toast";
@@ -24,43 +26,57 @@
     close.textContent = "Close";
     close.addEventListener("click", () => box.remove());
     box.append(words, close);
-    const list = one("#toasts");
     list.append(box);
     while (list.children.length > 4) list.firstElementChild.remove();
     if (kind === "ok") setTimeout(() => box.remove(), 5000);
   };
 
-  const refused = (status, body) => {
-    if (status === 401) {
-      toLogin();
-      return;
-    }
-    let text = status ? "" : "The hub doesn't answer. Is it running, and is the network up?";
-    try { text = JSON.parse(body).error.message; } catch { /* not ours */ }
-    toast(text || `The hub answered with status ${status}. Try again; if it stays, look into the hub's log.`);
-  };
-  document.addEventListener("htmx:responseError", (event) => refused(event.detail.xhr.status, event.detail.xhr.responseText));
-  document.addEventListener("htmx:sendError", () => refused(0, ""));
-  document.addEventListener("wirepool:refused", (event) => refused(event.detail.status, event.detail.text));
-  document.addEventListener("htmx:timeout", () => toast("The hub took too long to answer."));
-  document.addEventListener("wirepool:toast", (event) => toast(event.detail.text, event.detail.kind));
-
-  /* The page says when its event stream is away. */
-  const connection = (away) => { const bar = one("#connection"); if (bar) bar.hidden = !away; };
+  /* While the hub doesn't answer one notice stands, whoever noticed it: a request (then the page asks until there is an answer)
+     or the page's event stream (which comes back by itself). */
+  const ASK_MS = 2000;
+  const silent = { requests: false, stream: false };
+  const show = () => { const bar = one("#connection"); if (bar) bar.hidden = !(silent.requests || silent.stream); };
   let asking = false;
-  const away = async () => {
-    connection(true);
+  const ask = async () => {
     if (asking) return;
     asking = true;
     try {
       const answer = await fetch("/api/session", { headers: { accept: "application/json" } });
       if (answer.status === 401) toLogin();
-    } catch { /* the hub is away: the stream goes on trying */ }
-    setTimeout(() => { asking = false; }, 3000);
+      silent.requests = false;
+    } catch { /* the hub is away */ }
+    show();
+    setTimeout(() => { asking = false; if (silent.requests || silent.stream) ask(); }, ASK_MS);
   };
-  document.addEventListener("htmx:sseError", away);
-  document.addEventListener("htmx:sseOpen", () => connection(false));
-  document.addEventListener("wirepool:stream", (event) => { if (event.detail.away) away(); else connection(false); });
+  const away = (who) => { silent[who] = true; show(); ask(); };
+  const back = () => { silent.stream = false; show(); };
+  document.addEventListener("htmx:sseError", () => away("stream"));
+  document.addEventListener("htmx:sseOpen", back);
+  document.addEventListener("wirepool:stream", (event) => { if (event.detail.away) away("stream"); else back(); });
+
+  const unanswered = (event) => {
+    away("requests");
+    const verb = event.detail.requestConfig?.verb ?? "get";
+    if (verb !== "get") toast("That was not done, or the answer was lost: the hub doesn't answer. Try again when it does.");
+  };
+  const refused = (status, body) => {
+    if (status === 401) {
+      toLogin();
+      return;
+    }
+    if (!status) {
+      away("requests");
+      return;
+    }
+    let text = "";
+    try { text = JSON.parse(body).error.message; } catch { /* not ours */ }
+    toast(text || `The hub answered with status ${status}. Try again; if it stays, look into the hub's log.`);
+  };
+  document.addEventListener("htmx:responseError", (event) => refused(event.detail.xhr.status, event.detail.xhr.responseText));
+  document.addEventListener("htmx:sendError", unanswered);
+  document.addEventListener("htmx:timeout", unanswered);
+  document.addEventListener("wirepool:refused", (event) => refused(event.detail.status, event.detail.text));
+  document.addEventListener("wirepool:toast", (event) => toast(event.detail.text, event.detail.kind));
 
   /* Questions before deeds that can't be undone */
   const confirm = one("#confirm");

@@ -12,6 +12,7 @@
   const freeze = byId("freeze");
   const viewState = byId("view-state");
   const forgotten = byId("forgotten");
+  const archived = byId("archived");
 
   const store = new wirepool.RowStore(Number(feed.dataset.maxRows));
   const list = wirepool.rowWindow({ scroll, space: byId("space"), rows: byId("rows"), head: byId("rows-head"), store });
@@ -19,9 +20,13 @@
   let held = false;        // by a chosen row: the end of the list is then not the wish to follow it
   let frozenAt = -1;       // rows in the picture while it is frozen; -1: it isn't
   let unseen = 0;          // arrived while not following or frozen
-  let moved = 0;           // rows forgotten above what is looked at, since it was drawn
+  let moved = 0;           // rows forgotten above what is looked at, since it was drawn, less those put in there
   let toldForgotten = 0;
   let scheduled = false;
+  let begun = 0;           // serial of the first row that can have come by the present stream
+  let cleared = false;     // since the present stream began
+  const newest = new Map(); // source → [sequence, index] of the newest packet that the page has had of it
+  let before = new Map();   // the same when the present stream began
 
   const frozen = () => frozenAt >= 0;
   const count = (number) => number.toLocaleString("en").replaceAll(",", "\u202f");
@@ -37,10 +42,11 @@
 
   const draw = () => {
     scheduled = false;
-    if (moved && (!following || frozen())) list.moveBy(-moved);
     if (frozen()) frozenAt = Math.max(0, frozenAt - moved);
-    moved = 0;
     const total = frozen() ? frozenAt : store.length;
+    if (moved < 0) list.draw(total); // older rows came above: the list must be as long before it can be moved
+    if (moved && (!following || frozen())) list.moveBy(-moved);
+    moved = 0;
     list.draw(total);
     if (following && !frozen()) {
       list.toEnd();
@@ -62,7 +68,41 @@
     resting = true;
     setTimeout(() => { resting = false; tell(); if (!frozen() || moved) schedule(); }, REST_MS);
   };
+  const later = ([sequence, index], than) => !than || sequence > than[0] || (sequence === than[0] && index > than[1]);
+  const note = ({ sources, rows }) => {
+    for (const [source, sequence, index] of rows) {
+      const name = sources[source][2];
+      const packet = [Number(sequence), Number(index)];
+      if (later(packet, newest.get(name))) newest.set(name, packet);
+    }
+  };
+  /* Packets from before the stream began: without those that the page has had already, from a stream before this one. */
+  const takeOlder = (update) => {
+    if (before.size === 0) tellArchived(update.archived);
+    if (cleared) return;
+    const { sources } = update;
+    const rows = update.rows.filter(([source, sequence, index]) =>
+      later([Number(sequence), Number(index)], before.get(sources[source][2])));
+    note({ sources, rows });
+    if (!rows.length) return;
+    const at = store.positionFrom(begun);
+    const chosen = list.chosen() < 0 ? undefined : store.at(store.positionOf(list.chosen()));
+    const above = frozen() ? frozenAt > at : !following && list.end() > at;
+    moved += store.insert({ sources, rows }, at) - (above ? rows.length : 0);
+    begun = store.at(at).serial;
+    if (chosen) list.choose(store.at(store.find(chosen.observation))?.serial ?? -1);
+    if (following && !frozen()) { schedule(); return; }
+    if (above) { schedule(); return; }
+    unseen += rows.length;
+    tell();
+    rest();
+  };
+  const tellArchived = (number) => {
+    archived.hidden = number === 0;
+    archived.textContent = number === null ? "older packets: the archive doesn't answer" : `${count(number)} older in the archive`;
+  };
   const take = (update) => {
+    note(update);
     const looksAt = following && !frozen() ? 0 : Math.max(frozenAt, list.end());
     moved += store.append(update, looksAt);
     if (following && !frozen()) { schedule(); return; }
@@ -112,6 +152,8 @@
     store.clear();
     frozenAt = -1;
     moved = 0;
+    cleared = true;
+    archived.hidden = true;
     list.choose(-1);
     message.textContent = "List emptied. Waiting for packets…";
     message.hidden = false;
@@ -120,12 +162,18 @@
 
   /* What packet_list.js and measurements need. `total` is what can be walked through: a frozen picture has no newer rows. */
   wirepool.live = {
-    scroll, store, list, take, hold, release, follow,
+    scroll, store, list, take, takeOlder, hold, release, follow,
     total: () => (frozen() ? frozenAt : store.length),
     show: (position) => { list.toPosition(position); draw(); },
   };
 
   wirepool.stream(feed.dataset.stream, {
+    opened: () => {
+      begun = store.next;
+      before = new Map(newest);
+      cleared = false;
+    },
+    older: (text) => takeOlder(JSON.parse(text)),
     rows: (text) => take(JSON.parse(text)),
     ended: () => {
       message.textContent = "This session has ended. Its packets are in the export.";

@@ -36,13 +36,15 @@
 
   const away = (is) => document.dispatchEvent(new CustomEvent("wirepool:stream", { detail: { away: is } }));
 
-  /* Follow the stream at `address`; `rows` gets each update's JSON, `ended` is called when the sessions have ended. */
-  wirepool.stream = (address, { rows, ended }) => {
+  /* Follow the stream at `address`. `opened` is called each time that it begins (anew), `older` gets the JSON of the packets
+     that were there before that, `rows` that of each update; `ended` is called when the sessions have ended. */
+  wirepool.stream = (address, { opened, older, rows, ended }) => {
     let source = null;
     let delay = 1000;
     const connect = () => {
       source = new EventSource(address);
-      source.addEventListener("open", () => { delay = 1000; away(false); });
+      source.addEventListener("open", () => { delay = 1000; away(false); opened(); });
+      source.addEventListener("older", (event) => older(event.data));
       source.addEventListener("rows", (event) => rows(event.data));
       source.addEventListener("counters", (event) => putCounters(event.data));
       source.addEventListener("session", (event) => swapSession(event.data));

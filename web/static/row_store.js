@@ -17,6 +17,8 @@
     return row;
   };
 
+  const byTime = ([, { 3: a }], [, { 3: b }]) => a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
+
   wirepool.RowStore = class {
     #maxRows;
     #blocks = [];      // of BLOCK rows each, oldest first: {first: its first serial, bytes}
@@ -32,7 +34,19 @@
     }
 
     get length() { return this.#blocks.length * BLOCK + this.#tail.length; }
+    /* The serial of the row that comes next. */
+    get next() { return this.#next; }
     get bytes() { return this.#blocks.reduce((sum, block) => sum + block.bytes.byteLength, 0); }
+
+    /* Put older rows among those from `position` on, by their times. They and the rows behind them get new serials.
+       How many were forgotten at the very beginning for it. */
+    insert({ sources, rows }, position) {
+      const behind = this.#cut(position);
+      const both = [...rows.map((line) => [sources[line[0]], line]), ...behind].sort(byTime);
+      let moved = 0;
+      for (const [source, line] of both) moved += this.append({ sources: [source], rows: [[0, ...line.slice(1)]] }, this.length);
+      return moved;
+    }
 
     /* Take an update's rows. The first `held` rows are kept if that is possible: somebody looks at them. Beyond the bound
        the oldest of the others go. How many went from the very beginning: by so much every position has changed. */
@@ -86,11 +100,41 @@
       return -1;
     }
 
+    /* Where the first row with this serial or a later one is; the length when there is none. */
+    positionFrom(serial) {
+      const tailFirst = this.#next - this.#tail.length;
+      if (serial >= tailFirst) return Math.min(this.length, this.#blocks.length * BLOCK + serial - tailFirst);
+      const number = this.#blocks.findIndex(({ first }) => serial < first + BLOCK);
+      if (number < 0) return this.#blocks.length * BLOCK;
+      return number * BLOCK + Math.max(0, serial - this.#blocks[number].first);
+    }
+
+    /* Where the packet of this name is; -1 when it isn't. Read from the newest on: for a row that is looked at. */
+    find(observation) {
+      for (let position = this.length - 1; position >= 0; position--) {
+        if (this.at(position).observation === observation) return position;
+      }
+      return -1;
+    }
+
     clear() {
       this.#blocks = [];
       this.#tail = [];
       this.#read.clear();
       this.forgotten = 0;
+    }
+
+    /* Take out the rows from `position` on. */
+    #cut(position) {
+      const rows = [];
+      const block = Math.floor(position / BLOCK);
+      const inside = position % BLOCK;
+      for (let number = block; number < this.#blocks.length; number++) rows.push(...this.#open(number));
+      rows.push(...this.#tail);
+      for (const gone of this.#blocks.splice(block)) this.#read.delete(gone.first);
+      this.#tail = rows.splice(0, inside);
+      this.#next += inside; // the rows before `position` in its block have no block any more: they get new serials too
+      return rows;
     }
 
     #seal() {

@@ -15,10 +15,10 @@ from litestar.types import ASGIApp
 from hub.agents.control import ControlError
 from hub.agents.filter_check import advice
 from hub.http.streaming import event, event_stream
-from hub.live.feed import SessionTotals
+from hub.live.feed import BACKLOG_ROWS, SessionTotals, Update
 from hub.registry import RegistryError, UnknownError, WebSession
 from hub.web.guard import web_session
-from hub.web.live_rows import rows_json
+from hub.web.live_rows import older_json, rows_json
 from hub.web.routes import start_form
 from hub.web.running import Hub, hub_of
 from hub.web.session_view import SessionView, view
@@ -230,7 +230,7 @@ async def check_filter(request: AnyRequest) -> Response[str]:
 
 @get("/events/live")
 async def live_events(request: AnyRequest) -> ASGIApp:
-    """Server-sent events of ?session=: `rows` (JSON), `counters` (HTML), `session` (its state), `ended`."""
+    """Server-sent events of ?session=: `older` and `rows` (JSON), `counters` (HTML), `session` (its state), `ended`."""
     hub = hub_of(request)
     ids = session_ids(request)
     if not ids:
@@ -242,9 +242,9 @@ async def live_events(request: AnyRequest) -> ASGIApp:
 
 async def _live_events(hub: Hub, ids: list[str], login: WebSession) -> AsyncGenerator[bytes, None]:
     shown: dict[str, str] = {}
-    not_shown = 0
+    not_shown = rows = 0
     next_counters = next_state = 0.0
-    async with hub.live.watch(ids) as viewer:
+    async with hub.live.watch(ids, backlog=BACKLOG_ROWS) as viewer:
         yield b"retry: 2000\n\n"
         async for update in viewer:
             now_s = time.monotonic()
@@ -252,6 +252,10 @@ async def _live_events(hub: Hub, ids: list[str], login: WebSession) -> AsyncGene
             if update.rows:
                 parts.append(event("rows", rows_json(update.rows)))
             not_shown += update.not_shown
+            rows += len(update.rows)
+            if update.older is not None:
+                rows += len(update.older)
+                parts.append(await _older(hub, ids, update, rows + not_shown))
             if now_s >= next_counters:
                 next_counters = now_s + COUNTERS_INTERVAL_S
                 c = counters(list(update.totals.values()), not_shown)
@@ -262,7 +266,7 @@ async def _live_events(hub: Hub, ids: list[str], login: WebSession) -> AsyncGene
                 parts.extend(_changed_states(hub, views, shown))
                 if not hub.authentication.is_open(login):
                     return
-                if all(one.ended for one in views) and not update.rows:
+                if all(one.ended for one in views) and not update.rows and not viewer.awaits_older:
                     # The sums stay on the page; the rates of the last seconds would claim that packets still come.
                     last = counters(list(update.totals.values()), not_shown)
                     c = dataclasses.replace(last, packets_per_second=0.0, bits_per_second=0.0, lag_s=None)
@@ -272,6 +276,13 @@ async def _live_events(hub: Hub, ids: list[str], login: WebSession) -> AsyncGene
                     return
             if parts:
                 yield b"".join(parts)
+
+
+async def _older(hub: Hub, ids: list[str], update: Update, told: int) -> bytes:
+    """The event `older`. told: packets that the page knows of, with these; the archive has the others."""
+    older = update.older or []
+    archived = None if update.archive_away else max(0, hub.export.estimate(ids).packets - told)
+    return event("older", await asyncio.to_thread(older_json, older, archived))
 
 
 def _changed_states(hub: Hub, views: list[SessionView], shown: dict[str, str]) -> list[bytes]:
