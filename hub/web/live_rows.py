@@ -7,6 +7,7 @@ rows holds little more than their differences. Text is made visible as in every 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import orjson
 
@@ -33,23 +34,25 @@ def _lines(rows: Sequence[Row]) -> dict[str, object]:
     sources: dict[tuple[str, str, str], int] = {}
     lines = []
     for row in rows:
-        prefix, sequence, index = row.observation.rsplit("/", 2)
-        source = sources.setdefault((row.agent, row.interface, prefix), len(sources))
-        lines.append(
-            (
-                source,
-                sequence,
-                index,
-                str(row.time_ns),
-                str(row.heard_ns),
-                visible(row.source),
-                visible(row.destination),
-                visible(row.protocol),
-                row.length,
-                visible(row.info),
-                row.rule,
-                visible(", ".join(row.flags)),
-            )
-        )
-    shared = [(visible(agent), visible(interface), prefix) for agent, interface, prefix in sources]
-    return {"sources": shared, "rows": lines}
+        shared, line = _line(row)
+        lines.append((sources.setdefault(shared, len(sources)), *line))
+    return {"sources": list(sources), "rows": lines}
+
+
+@lru_cache(maxsize=4096)
+def _line(row: Row) -> tuple[tuple[str, str, str], tuple[str | int, ...]]:
+    """(its source, its other members): made once, however many pages show the row."""
+    prefix, sequence, index = row.observation.rsplit("/", 2)
+    return (visible(row.agent), visible(row.interface), prefix), (
+        sequence,
+        index,
+        str(row.time_ns),
+        str(row.heard_ns),
+        visible(row.source),
+        visible(row.destination),
+        visible(row.protocol),
+        row.length,
+        visible(row.info),
+        row.rule,
+        visible(", ".join(row.flags)),
+    )

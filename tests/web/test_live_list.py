@@ -241,11 +241,11 @@ async def test_older_rows_go_in_by_their_times_under_the_readers_eyes(tmp_path: 
 
         await page.get_by_test_id("freeze-view").click()
         frozen = [number for _, number in await drawn(page)]
-        await page.evaluate(OLDER, [[800, 850]])
+        await page.evaluate(OLDER, [[800, 850], [1590, 1600]])
         assert [number for _, number in await drawn(page)] == frozen
         await page.keyboard.press("Escape")
         await page.get_by_test_id("freeze-view").click()
-        assert (await drawn(page))[-1] == [761, 1599]
+        assert (await drawn(page))[-1] == [771, 1599]
 
 
 @pytest.mark.slow

@@ -85,17 +85,19 @@
       later([Number(sequence), Number(index)], before.get(sources[source][2])));
     note({ sources, rows });
     if (!rows.length) return;
+    if (moved) draw();
     const at = store.positionFrom(begun);
+    const find = (row) => store.find(row.observation);
     const chosen = list.chosen() < 0 ? undefined : store.at(store.positionOf(list.chosen()));
-    const above = frozen() ? frozenAt > at : !following && list.end() > at;
-    moved += store.insert({ sources, rows }, at) - (above ? rows.length : 0);
-    begun = store.at(at).serial;
-    if (chosen) list.choose(store.at(store.find(chosen.observation))?.serial ?? -1);
-    if (following && !frozen()) { schedule(); return; }
-    if (above) { schedule(); return; }
-    unseen += rows.length;
-    tell();
-    rest();
+    const top = list.begin() >= at && (frozen() || !following) ? store.at(list.begin()) : undefined;
+    const last = frozenAt > at ? store.at(frozenAt - 1) : undefined;
+    const gone = store.insert({ sources, rows }, at);
+    begun = store.at(Math.max(0, at - gone)).serial;
+    if (chosen) list.choose(store.at(find(chosen))?.serial ?? -1);
+    moved = top ? list.begin() - find(top) : gone; // what is looked at stays, however many came above it
+    if (last) frozenAt = find(last) + 1 + moved;
+    else if (!following || frozen()) { unseen += rows.length; tell(); }
+    if (last || !frozen()) schedule();
   };
   const tellArchived = (number) => {
     archived.hidden = number === 0;

@@ -144,7 +144,8 @@
       toPosition,
       /* The row that an element of the list (or something in it) shows now. */
       rowOf: (node) => made.get(node?.closest?.("[role=row]"))?.row ?? null,
-      /* Position behind the last row that is in sight. */
+      /* Position of the first row that is in sight, and behind the last one. */
+      begin: () => Math.floor(scroll.scrollTop / ROW_PX),
       end: () => Math.min(total, Math.floor(scroll.scrollTop / ROW_PX) + inSight() + 1),
       toEnd: () => { scroll.scrollTop = total * ROW_PX + headHeight; },
       atEnd: () => total * ROW_PX + headHeight - scroll.scrollTop - boxHeight < 24,
