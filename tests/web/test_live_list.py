@@ -235,7 +235,8 @@ async def test_older_rows_go_in_by_their_times_under_the_readers_eyes(tmp_path: 
         )
         assert times == sorted(times)
         serials = await page.evaluate(
-            "({ store } = wirepool.live) => Array.from({length: 710}, (_, at) => store.positionOf(store.at(at).serial))"
+            "() => { const { store } = wirepool.live;"
+            " return Array.from({length: 710}, (_, at) => store.positionOf(store.at(at).serial)); }"
         )
         assert serials == list(range(710))
 
