@@ -116,8 +116,8 @@ class DrawnSegment:
     crosses: Sequence[Cross]
     lines: Sequence[tuple[float, float, float, float]]
     """(x1, y1, x2, y2), towards where it went."""
-    gap_ns: Sequence[int]
-    """From dot to dot."""
+    gap_ns: Sequence[int | None]
+    """From dot to dot; None where a clock isn't known: the difference would be the clocks'."""
 
 
 def lane_x(number: int, lanes: int) -> float:
@@ -147,8 +147,12 @@ def _row(segment: Segment, number: int, lanes: Sequence[Lane]) -> DrawnSegment:
     absent = sorted(set(segment.missing) | (set(range(count)) - seen))
     crosses = [Cross(lane_x(place, count), at(place), place in segment.missing) for place in absent]
     lines = [(a.x, a.y, b.x, b.y) for a, b in pairwise(dots)]
-    gaps = [b.time_ns - a.time_ns for a, b in pairwise(way)]
+    gaps = [b.time_ns - a.time_ns if _known(a) and _known(b) else None for a, b in pairwise(way)]
     return DrawnSegment(segment, y, dots, crosses, lines, gaps)
+
+
+def _known(sight: Sight) -> bool:
+    return sight.low_ns is not None and sight.high_ns is not None
 
 
 def _told(sight: Sight, lane: Lane) -> str:

@@ -211,7 +211,10 @@ class Chains:
         return True
 
     def _note_hole(self, chain: Chain, header: Header, received_ns: int) -> None:
-        """Before a batch is added: remember when it is from if the one before it is missing; forget what it fills."""
+        """Before a batch is added: remember when it is from if the one before it is missing; forget what it fills.
+
+        Where a session's own line draws a gap that its runs have; hub.ledger.losses has its length, for all sessions.
+        """
         sequence, runs = header.sequence, chain.runs
         if runs.holds(sequence) != "new":
             return

@@ -3,6 +3,10 @@
 A session's books say how many; here is when. A counter of drops that has grown from one batch to the next of a boot
 grew between their packets' times; what a tombstone declares, or what nobody does, lay between the batches before and
 behind it. Losses of a kind that follow each other within JOIN_NS are one row, and a session has at most MAX_ROWS.
+
+A session's own time line has a record of its own (hub.registry.sessions.note_event): drops as the hub heard of them, also
+by the heartbeats of a session that sends no batch any more, and so by the hub's clock. What is here lies beside packets
+on Explore, and is told by signed batches alone, by the agent's clock. Neither follows from the other.
 """
 
 from __future__ import annotations
@@ -53,7 +57,9 @@ class Loss:
     @property
     def words(self) -> str:
         """A sentence."""
-        what = f"{self.packets} packets" if self.packets else f"{self.batches} batches"
+        number, noun = (self.packets, "packet") if self.packets else (self.batches, "batch")
+        grouped = f"{number:,}".replace(",", "\u202f")
+        what = f"{grouped} {noun}" if number == 1 else f"{grouped} {noun}{'s' if noun == 'packet' else 'es'}"
         return f"{self.agent}: {what} {WORDS[self.kind]}"
 
 

@@ -186,7 +186,10 @@ class Sessions:
         return [FilterRevision(**dict(row)) for row in rows]
 
     def note_event(self, session: str, kind: str, at_ns: int, packets: int = 0) -> None:
-        """Put something on the session's time line; what happens at one time adds up."""
+        """Put something on the session's time line; what happens at one time adds up.
+
+        By the hub's clock, as it heard of it; hub.ledger.losses has what signed batches tell, by the agent's.
+        """
         with self._db.transaction() as db:
             note_event(db, session, kind, at_ns, packets)
 

@@ -112,6 +112,8 @@ def offset(value_ns: int | None) -> str:
     """A signed clock offset with a fitting unit."""
     if value_ns is None:
         return "unknown"
+    if abs(value_ns) >= 1000 * NS:
+        return ("+" if value_ns > 0 else "-") + duration(abs(value_ns) / NS)
     for unit, scale in (("s", NS), ("ms", 10**6), ("µs", 10**3)):
         if abs(value_ns) >= scale:
             return f"{value_ns / scale:+.3g} {unit}"

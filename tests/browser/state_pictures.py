@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.browser.pool_stops import POOL
 from tests.browser.tour import EVERY_DAY, FIRST_DAY, Scene, Stop, busy_hub, empty_hub, looks, visit
 from tests.web.test_chromium import browser
 
@@ -15,8 +16,8 @@ async def _take(scene: Scene, stops: tuple[Stop, ...], folder: Path, wanted: str
             if wanted not in stop.name:
                 continue
             page = await visit(context, scene, stop)
-            async for look in looks(page):
-                await page.screenshot(path=folder / f"{stop.name}-{look}.png", full_page=True)
+            async for width, theme in looks(page):
+                await page.screenshot(path=folder / f"{stop.name}-{width}-{theme}.png", full_page=True)
                 taken += 1
             await page.close()
     return taken
@@ -26,7 +27,9 @@ async def take_all(folder: Path, scratch: tuple[Path, Path], wanted: str = "") -
     """Write FOLDER/STATE-WIDTH-THEME.png for every state whose name contains `wanted`; how many. `scratch`: for the two
     hubs."""
     taken = 0
-    for directory, hub, stops in zip(scratch, (empty_hub, busy_hub), (FIRST_DAY, EVERY_DAY), strict=True):
+    for directory, hub, stops in zip(
+        scratch, (empty_hub, busy_hub), (FIRST_DAY, EVERY_DAY + POOL), strict=True
+    ):
         if any(wanted in stop.name for stop in stops):
             async with hub(directory) as scene:
                 taken += await _take(scene, stops, folder, wanted)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
+import orjson
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
+from hub.pool.store import OffsetRow, Store
 from hub.web.running import Hub
 from tests.browser.hostile_texts import ALL
 from tests.browser.layout import out_of_reach
@@ -19,6 +22,7 @@ from tests.support.nats_backbone import backbone, until
 from tests.web.fake_agent import fake_agent, udp_packet
 from tests.web.site import site
 from tests.web.test_chromium import browser
+from tests.web.test_explore import conversation
 from wire.control import Domain
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -132,7 +136,50 @@ async def hostile_hub(directory: Path) -> AsyncIterator[Scene]:
                 _heard(page.hub, name, texts) for name, texts in zip(scene.agents, GROUPS, strict=True)
             )
         )
+        await _hostile_results(page.hub)
         yield scene
+
+
+async def _hostile_results(hub: Hub) -> None:
+    """Conversations and clocks whose every text is such a text: names are foreign, and a store may be."""
+    assert hub.pool is not None
+    now_ns = time.time_ns()
+    rows, offsets = [], []
+    for number, texts in enumerate(GROUPS):
+        places = [{"agent": text, "interface": text, "hop": hop} for hop, text in enumerate(texts)]
+        segments = [
+            {
+                "label": text,
+                "seen": [[place, now_ns + place, now_ns, now_ns + 99, text, 2]],
+                "lost_after": place,
+            }
+            for place, text in enumerate(texts)
+        ]
+        details = orjson.dumps(
+            {"version": 1, "places": places, "segments": segments, "unknown": texts}, default=str
+        )
+        rows.append(
+            conversation(
+                id=str(number),
+                community_id=texts[0],
+                source=texts[1 % len(texts)],
+                destination=texts[2 % len(texts)],
+                agents=tuple(texts),
+                names=tuple(texts),
+                details=details,
+            )
+        )
+        offsets += [OffsetRow(text, now_ns, text, 1, 0, 2, 3.0, text[:20], text) for text in texts]
+    await until_open(hub.pool.store)
+    await hub.pool.store.put_conversations(rows)
+    await hub.pool.store.put_offsets(offsets)
+
+
+async def until_open(store: Store) -> None:
+    async def ready() -> bool:
+        return (await store.stats()).ready
+
+    await until(ready)
 
 
 async def _watched_page(context: BrowserContext) -> tuple[Page, list[str]]:
@@ -175,6 +222,12 @@ async def test_texts_of_agents_and_orders(tmp_path: Path) -> None:
             *(f"/sessions?q={quote(text)}" for text in SAYABLE[::5]),
             *(f"/{quote(text, safe='')}" for text in SAYABLE[::10]),
             *(f"/live?session={quote(text)}" for text in SAYABLE[::10]),
+            *(f"/explore?q={quote(text)}" for text in SAYABLE[::5]),
+            *(f"/explore?since={quote(text)}&until={quote(text)}" for text in SAYABLE[::20]),
+            *(f"/explore/conversations/{quote(text, safe='')}" for text in SAYABLE[::20]),
+            "/explore?what=conversations",
+            *(f"/explore/conversations/{number}" for number in range(len(GROUPS))),
+            "/clocks",
         ]
         for path in paths:
             await page.goto(scene.site.url + path, wait_until="load")
@@ -214,5 +267,22 @@ async def test_texts_of_packets(tmp_path: Path) -> None:
                 await expect(page.get_by_test_id("packet-facts")).to_contain_text("bytes on the wire")
                 wrong += await judge(page, dialogs)
                 await page.keyboard.press("Escape")
+        pool = scene.site.hub.pool
+        assert pool is not None
+
+        async def pooled() -> bool:
+            return (await pool.store.stats()).packets == 2 * len(ALL)
+
+        await until(pooled, timeout_s=20)
+        rows = page.get_by_test_id("rows").locator("tr")
+        await page.goto(f"{scene.site.url}/explore?last=1h")
+        await expect(rows).to_have_count(100)
+        await page.get_by_test_id("more").click()
+        await expect(rows).to_have_count(2 * len(ALL))
+        wrong += await judge(page, dialogs)
+        for number in range(0, 2 * len(ALL), 25):
+            await rows.nth(number).click()
+            await expect(page.get_by_test_id("packet-tree")).to_be_visible()
+            wrong += await judge(page, dialogs)
         assert not wrong, "\n".join(wrong)
         assert complaints == []

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from playwright.async_api import BrowserContext, Page, expect
 
+from tests.browser.pool_states import fill_pool, pool_has_read
 from tests.support.nats_backbone import Backbone, backbone, until
 from tests.web.fake_agent import INTERFACES, FakeAgent, fake_agent, udp_packet
 from tests.web.site import Browser, Site, site
@@ -47,7 +49,7 @@ class Scene:
     client: Browser
     agents: dict[str, FakeAgent] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
-    """Name of a state → session id."""
+    """Name of a state → session id, and other names that addresses have in them."""
 
     async def start(self, state: str, agent: str, interface: str = "eth0", **more: object) -> str:
         """Start a session through the API and remember it by `state`."""
@@ -121,7 +123,9 @@ async def busy_hub(directory: Path) -> AsyncIterator[Scene]:
             await until(lambda: page.hub.presence.status("offline").online)
         await until(lambda: all(page.hub.presence.status(name).online for name in scene.agents))
         await _sessions(scene)
+        await fill_pool(scene)
         await until(lambda: page.hub.presence.status("offline").state == "offline")
+        await pool_has_read(scene)
         yield scene
 
 
@@ -183,6 +187,8 @@ class Stop:
     """What a reader does there until the state is reached."""
     logged_in: bool = True
     status: int = 200
+    hub: Callable[[Scene], AbstractContextManager[None]] = field(default=lambda _: nullcontext())
+    """How the hub is while the page is asked for, where that isn't as usual."""
 
 
 async def _wait_rows(page: Page, scene: Scene) -> None:
@@ -328,15 +334,16 @@ async def visit(context: BrowserContext, scene: Scene, stop: Stop) -> Page:
         await context.clear_cookies()
     elif not any(cookie.get("name") == "__Host-wirepool" for cookie in await context.cookies()):
         await log_in(page, scene.site)
-    await page.goto(scene.site.url + stop.path.format(**scene.sessions))
+    with stop.hub(scene):
+        await page.goto(scene.site.url + stop.path.format(**scene.sessions))
     if stop.act is not None:
         await stop.act(page, scene)
     await page.evaluate("document.fonts.ready")
     return page
 
 
-async def looks(page: Page) -> AsyncIterator[str]:
-    """Put the page into each theme and width; the look's name each time. States stay, since nothing is loaded anew."""
+async def looks(page: Page) -> AsyncIterator[tuple[int, str]]:
+    """Put the page into each width and theme, which are given. States stay, since nothing is loaded anew."""
     for width in WIDTHS:
         await page.set_viewport_size({"width": width, "height": HEIGHTS[width]})
         for theme in THEMES:
@@ -344,4 +351,4 @@ async def looks(page: Page) -> AsyncIterator[str]:
             await page.evaluate(
                 "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
             )
-            yield f"{width}-{theme}"
+            yield width, theme

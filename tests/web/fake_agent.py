@@ -216,15 +216,27 @@ class FakeAgent:
         await self.connection.publish(subject, message)
         await self.connection.flush()
 
-    async def send(self, session: str, packets: Sequence[bytes]) -> None:
-        """Capture these packets now: one signed batch into the archive."""
-        now_ns = time.time_ns()
+    async def send(
+        self,
+        session: str,
+        packets: Sequence[bytes],
+        *,
+        timestamps_ns: Sequence[int] | None = None,
+        flags: int = 0,
+    ) -> None:
+        """Capture these packets, now unless `timestamps_ns` says when: one signed batch into the archive.
+
+        flags: of each, see wire.body.FLAGS.
+        """
+        if timestamps_ns is None:
+            now_ns = time.time_ns()
+            timestamps_ns = [now_ns + number for number in range(len(packets))]
         lengths = [len(packet) for packet in packets]
         columns = Columns(
-            timestamp_ns=struct.pack(f"<{len(packets)}Q", *(now_ns + i for i in range(len(packets)))),
+            timestamp_ns=struct.pack(f"<{len(packets)}Q", *timestamps_ns),
             captured_bytes=struct.pack(f"<{len(packets)}I", *lengths),
             original_bytes=struct.pack(f"<{len(packets)}I", *lengths),
-            flags=bytes(2 * len(packets)),
+            flags=struct.pack(f"<{len(packets)}H", *[flags] * len(packets)),
             data=b"".join(packets),
         )
         sums = sums_of(columns)
