@@ -4,9 +4,9 @@ A session's books say how many; here is when. A counter of drops that has grown 
 grew between their packets' times; what a tombstone declares, or what nobody does, lay between the batches before and
 behind it. Losses of a kind that follow each other within JOIN_NS are one row, and a session has at most MAX_ROWS.
 
-A session's own time line has a record of its own (hub.registry.sessions.note_event): drops as the hub heard of them, also
-by the heartbeats of a session that sends no batch any more, and so by the hub's clock. What is here lies beside packets
-on Explore, and is told by signed batches alone, by the agent's clock. Neither follows from the other.
+A session's own time line has a record of its own (hub.registry.sessions.note_event): drops as the hub heard of them,
+also by the heartbeats of a session that sends no batch any more, and so by the hub's clock. What is here lies beside
+packets on Explore, and is told by signed batches alone, by the agent's clock. Neither follows from the other.
 """
 
 from __future__ import annotations
