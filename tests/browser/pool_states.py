@@ -250,7 +250,7 @@ async def pool_has_read(scene: Scene) -> None:
     await until(lambda: pool.ingest.status.lag_s < 1, timeout_s=20)
 
     async def joined() -> bool:
-        rows = (await pool.store.conversations(None, **ALL_TIME)).rows
+        rows = (await pool.store.conversations(None, since_ns=0, until_ns=2**62)).rows
         found = next((row.id for row in rows if len(row.agents) == 2 and row.destination_port == 80), None)
         if found is not None:
             scene.sessions["conversation"] = found

@@ -49,11 +49,11 @@ def _waiting(scene: Scene) -> Iterator[None]:
     pool = scene.site.hub.pool
     assert pool is not None
     waiting = pool.ingest._waiting
-    waiting["picture"] = f"https://elastic.example.com:9200 doesn't answer within 10 s ({LONG})"
+    waiting[-1] = f"https://elastic.example.com:9200 doesn't answer within 10 s ({LONG})"
     try:
         yield
     finally:
-        del waiting["picture"]
+        del waiting[-1]
 
 
 async def _suggest(page: Page, _: Scene) -> None:
