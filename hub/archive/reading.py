@@ -37,6 +37,8 @@ class Stored:
     data: bytes
     stored_ns: int = 0
     """When the server stored it, to the microsecond."""
+    subject: str = ""
+    """As the server says; "" when it doesn't."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,8 @@ async def read_answer(
                 raise ArchiveError(
                     f"the server refused to read {stream}: {status} {headers.get('Description', '')}"
                 )
-            yield Stored(int(headers["Nats-Sequence"]), message.data, _time_ns(headers))
+            subject_of = headers.get("Nats-Subject", "")
+            yield Stored(int(headers["Nats-Sequence"]), message.data, _time_ns(headers), subject_of)
     finally:
         with suppress(nats.errors.Error):
             await subscription.unsubscribe()

@@ -6,10 +6,13 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from hub.correlate.conversations import Conversations
+from hub.correlate.flows import Flows, flows_of
+from hub.correlate.sightings import Rows, sightings_of
 from hub.pool.observed import ObservedBatch
 
 MOST_BATCHES = 200_000
@@ -20,6 +23,28 @@ MOST_SESSIONS = 64
 """Per conversation."""
 
 
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """What the correlation needs of a batch beside its rows."""
+
+    agent: str
+    boot: bytes
+    interface: str
+    claim: tuple[int, bool, int | None, int | None]
+    """See Claim: without its clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A batch as the correlation takes it; the rows' vantage point is yet to be filled in."""
+
+    key: BatchKey
+    packets: int
+    stored_ns: int
+    rows: Rows
+    flows: Flows
+
+
 class CorrelatedBatches:
     """Bounded; the oldest are forgotten. Thread-safe: noted in one thread, asked in another."""
 
@@ -27,6 +52,26 @@ class CorrelatedBatches:
         self._lock = threading.Lock()
         self._session: OrderedDict[int, str] = OrderedDict()
         self._names: OrderedDict[int, dict[str, None]] = OrderedDict()
+
+    def hear(self, batch: ObservedBatch) -> Heard:
+        """Note the batch, and take of it what is correlated."""
+        header, clock = batch.header, batch.header.clock
+        claim = (
+            header.last_timestamp_ns,
+            clock.state == "synchronized",
+            clock.offset_ns,
+            clock.error_ns,
+        )
+        rows = sightings_of(
+            batch.seen,
+            batch.timestamp_ns,
+            batch.original_bytes,
+            batch.flags,
+            vantage=0,
+            batch=self.note(batch),
+        )
+        key = BatchKey(header.agent, header.boot, header.interface, claim)
+        return Heard(key, len(batch), batch.stored_ns, rows, flows_of(batch.seen))
 
     def note(self, batch: ObservedBatch) -> int:
         """The batch's number: 64 bits that follow from its name alone."""

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -28,10 +28,10 @@ from hub.correlate.clock_reports import Claim, best_anchor
 from hub.correlate.conversations import Conversations
 from hub.correlate.correlator import Correlator, Update
 from hub.correlate.described import Described, described
-from hub.correlate.flows import Flows, address_text, find, flows_of
-from hub.correlate.sightings import Rows, sightings_of
-from hub.pool.correlated_batches import CorrelatedBatches
+from hub.correlate.flows import address_text, find
+from hub.pool.correlated_batches import CorrelatedBatches, Heard
 from hub.pool.observed import ClockOffset, ObservedBatch
+from hub.pool.recall import Recall, last_anchor, named, parted, stored_conversations
 from hub.pool.store import ConversationRow, OffsetRow, Store, StoreAway, StoreRefused
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ EVERY_S = 1.0
 SHARE = 5
 """Evaluations take at most one part in so many of the time."""
 CLOCKS_EVERY_S = 3.0
+RESUME_WITHIN_S = 60.0
+"""To go on where the hub ended, with a store that is still starting; else all begins anew."""
 MOST_WAITING_ROWS = 500_000
 """104 bytes each."""
 MOST_UNSTORED = 20_000
@@ -53,6 +55,8 @@ class CorrelationCounts:
     """Since the start of this process."""
 
     packets: int = 0
+    recalled: int = 0
+    """Packets that were read again at the start, to go on with what was in hand before."""
     passed_over: int = 0
     """Packets that came faster than they were worked off: pooled, in no conversation."""
     conversations: int = 0
@@ -67,13 +71,24 @@ class CorrelationCounts:
 class Correlation:
     """`hear` and `clock_of` belong to the ingest's thread, all else to the event loop."""
 
-    def __init__(self, store: Store, *, correlator: Callable[[], Correlator] = Correlator) -> None:
-        """correlator: makes one, at the beginning and when it begins anew."""
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        recall: Recall | None = None,
+        *,
+        correlator: Callable[[], Correlator] = Correlator,
+    ) -> None:
+        """recall: what was in hand before; None: begin with nothing.
+
+        correlator: makes one, at the beginning and when it begins anew.
+        """
+        self._store, self._recall = store, recall
         self._new_correlator = correlator
+        self.recalled = asyncio.Event()
+        """Set once `run` has gone on with what was in hand before, or couldn't."""
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="correlation")
         self._lock = threading.Lock()
-        self._waiting: list[tuple[BatchKey, Rows, Flows]] = []
+        self._waiting: list[Heard] = []
         self._waiting_rows = 0
         self._batches = CorrelatedBatches()
         self._begin()
@@ -86,19 +101,14 @@ class Correlation:
 
     def hear(self, batch: ObservedBatch) -> None:
         """Take a batch; never waits."""
-        header = batch.header
         with self._lock:
             if self._waiting_rows + len(batch) > MOST_WAITING_ROWS:
                 self.counts.passed_over += len(batch)
                 return
             self._waiting_rows += len(batch)
-        number = self._batches.note(batch)
-        rows = sightings_of(
-            batch.seen, batch.timestamp_ns, batch.original_bytes, batch.flags, vantage=0, batch=number
-        )
-        key = BatchKey(header.agent, header.boot, header.interface, len(batch), _claim_of(batch))
+        heard = self._batches.hear(batch)
         with self._lock:
-            self._waiting.append((key, rows, flows_of(batch.seen)))
+            self._waiting.append(heard)
 
     def clock_of(self, agent: str, raw_ns: int) -> ClockOffset | None:
         """What is known of an agent's clock; None: unknown, on one side at least."""
@@ -117,6 +127,9 @@ class Correlation:
         loop = asyncio.get_running_loop()
         clocks_at_s = 0.0
         try:
+            if self._recall is not None:
+                await self._resume(self._recall)
+            self.recalled.set()
             while True:
                 begun_s = time.monotonic()
                 with_clocks = begun_s - clocks_at_s >= CLOCKS_EVERY_S
@@ -133,6 +146,29 @@ class Correlation:
                 await asyncio.sleep(max(EVERY_S, (SHARE - 1) * took_s))
         finally:
             self._worker.shutdown(wait=True, cancel_futures=True)
+
+    async def _resume(self, recall: Recall) -> None:
+        """Go on where the hub ended; a mistake in here, or a store that is away, must cost no more than that."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(RESUME_WITHIN_S):
+                heard = await recall.read(self._batches.hear)
+                if not heard:
+                    return
+                agents = sorted({one.key.agent for one in heard})
+                begin = min(int(one.rows["timestamp_ns"].min()) for one in heard)
+                end = max(int(one.rows["timestamp_ns"].max()) for one in heard) + AGAIN_NS
+                anchor = await last_anchor(self._store, agents, begin, end)
+                update = await loop.run_in_executor(self._worker, self._take_up, heard, anchor)
+                numbers = {flow for found in update.conversations for flow in found.flow.tolist()}
+                stored = await stored_conversations(self._store, numbers, begin - AGAIN_NS, end)
+                await loop.run_in_executor(self._worker, self._go_on, update, stored)
+        except Exception:
+            log.exception("what the correlation had in hand can't be read again: it begins anew")
+            await loop.run_in_executor(self._worker, self._begin)
+            return
+        cut = " (not all that goes on: a bound was reached)" if recall.cut else ""
+        log.info("the correlation goes on with %d packets in hand%s", self.counts.recalled, cut)
 
     @property
     def waiting_packets(self) -> int:
@@ -203,8 +239,9 @@ class Correlation:
             waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
         if not waiting and not final:
             return False
-        for key, rows, flows in waiting:
-            self._add(key, rows, flows)
+        for heard in waiting:
+            self._add(heard)
+            self.counts.packets += heard.packets
         update = self._correlator.update(final=final)
         if with_clocks or self._offsets is None:
             self._look_at_clocks()
@@ -217,17 +254,57 @@ class Correlation:
         self._let_go(update)
         return True
 
-    def _add(self, key: BatchKey, rows: Rows, flows: Flows) -> None:
+    def _take_up(self, heard: list[Heard], anchor: OffsetRow | None) -> Update:
+        """The state as if these had just been evaluated."""
+        for one in heard:
+            self._add(one)
+            self.counts.recalled += len(one.rows)
+        if anchor is not None:
+            self._anchor, self._offsets_to_ns = self._clock_of_agent[anchor.anchor], anchor.at_ns
+        update = self._correlator.update()
+        self._look_at_clocks()
+        return update
+
+    def _go_on(self, update: Update, stored: Mapping[int, ConversationRow]) -> None:
+        """Take up the names of those that are whole again, and give out what the hub had no time to.
+
+        Whole is what shows no fewer sightings than its row in the store. Another one is a new conversation when
+        more of it comes; its row stays as it is.
+        """
+        assert self._offsets is not None
+        revision = time.time_ns() // 1_000_000
+        for found in update.conversations:
+            sessions = self._batches.sessions_of(found)
+            for index in range(len(found)):
+                number, seen = int(found.id[index]), int(found.sightings[index])
+                row = stored.get(number)
+                if row is not None and seen < row.observations:
+                    continue
+                name = None if row is None else parted(row.id)
+                if name is not None:
+                    self._began[number] = name[1]
+                for flow in found.flow[found.conversation == index].tolist():
+                    if (
+                        flow != number and flow in stored
+                    ):  # it was found to be a part of this one, and not told yet
+                        self._forget.append(stored[flow].id)
+                if row is None or seen > row.observations:
+                    told = described(found, index, self._offsets, self._correlator.vantages)
+                    given = self._row(told, number, sessions[index], revision)
+                    self._unstored[given.id] = given
+        self._let_go(update)
+
+    def _add(self, heard: Heard) -> None:
+        key = heard.key
         clock = self._clocks.setdefault((key.agent, key.boot), len(self._clocks))
         self._clock_of_agent[key.agent] = clock
         vantage = self._correlator.vantage(key.agent, key.interface, clock)
         if vantage is None:
-            self.counts.passed_over += key.packets
+            self.counts.passed_over += heard.packets
             return
         self._claims[clock] = Claim(clock, *key.claim)
-        rows["vantage"] = vantage
-        self._correlator.add(rows, flows)
-        self.counts.packets += key.packets
+        heard.rows["vantage"] = vantage
+        self._correlator.add(heard.rows, heard.flows)
 
     def _look_at_clocks(self) -> None:
         anchor = best_anchor(list(self._claims.values())) if self._anchor is None else self._anchor
@@ -302,7 +379,7 @@ class Correlation:
         )
 
     def _id_of(self, number: int, first_ns: int) -> str:
-        return f"{number:016x}-{self._began.setdefault(number, first_ns):x}"
+        return named(number, self._began.setdefault(number, first_ns))
 
     def _let_go(self, update: Update) -> None:
         for number in update.absorbed:
@@ -313,20 +390,3 @@ class Correlation:
                 del self._began[number]
         for number in update.sealed:
             self._began.pop(number, None)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchKey:
-    """What the correlation needs of a batch beside its rows."""
-
-    agent: str
-    boot: bytes
-    interface: str
-    packets: int
-    claim: tuple[int, bool, int | None, int | None]
-    """See Claim: without its clock."""
-
-
-def _claim_of(batch: ObservedBatch) -> tuple[int, bool, int | None, int | None]:
-    clock = batch.header.clock
-    return batch.header.last_timestamp_ns, clock.state == "synchronized", clock.offset_ns, clock.error_ns

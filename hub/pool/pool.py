@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import nats.errors
@@ -16,11 +17,15 @@ from hub.pool.analyze import Analyses
 from hub.pool.correlation import Correlation
 from hub.pool.ingest import DURABLES, MAX_FETCH, Ingest
 from hub.pool.observed import Pooling
+from hub.pool.recall import Recall
 from hub.pool.store import Store
 from hub.registry import Registry
 from wire.keys import SigningKey
 
 log = logging.getLogger(__name__)
+
+INGEST_WAITS_S = 12.0
+"""At the start, at most: the live view doesn't, and the archive keeps what comes."""
 
 
 def fingerprint_key(key: SigningKey) -> bytes:
@@ -50,7 +55,9 @@ class Pool:
     """None: switched off."""
 
     def __post_init__(self) -> None:
-        self.correlation = Correlation(self.store) if self.correlate else None
+        if self.correlate:
+            recall = Recall(self.registry, self.bus, key=self.key, level=self.level)
+            self.correlation = Correlation(self.store, recall)
         clock_of = None if self.correlation is None else self.correlation.clock_of
         self.ingest = Ingest(
             self.registry, self.bus, self.store, key=self.key, level=self.level, clock_of=clock_of
@@ -78,10 +85,18 @@ class Pool:
         async with asyncio.TaskGroup() as tasks:
             for store in self.stores.values():
                 tasks.create_task(store.run())
-            tasks.create_task(self.ingest.run())
+            tasks.create_task(self._ingest())
             tasks.create_task(self.analyses.run())
             if self.correlation is not None:
                 tasks.create_task(self.correlation.run())
+
+    async def _ingest(self) -> None:
+        """New packets wait for what the correlation had in hand, or they would be pooled with uncorrected times."""
+        if self.correlation is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(INGEST_WAITS_S):
+                    await self.correlation.recalled.wait()
+        await self.ingest.run()
 
 
 @dataclass(slots=True)

@@ -45,12 +45,12 @@ def udp_packet(number: int, size: int = 60) -> bytes:
     return ETHERNET + ip + udp
 
 
-def columns(packets: list[bytes], first_ns: int, step_ns: int = 1000) -> Columns:
+def columns(packets: list[bytes], first_ns: int, step_ns: int = 1000, flags: int = 0) -> Columns:
     """Packets as columns, `step_ns` apart."""
     count = len(packets)
     sizes = struct.pack(f"<{count}I", *map(len, packets))
     times = struct.pack(f"<{count}Q", *(first_ns + i * step_ns for i in range(count)))
-    return Columns(times, sizes, sizes, bytes(2 * count), b"".join(packets))
+    return Columns(times, sizes, sizes, struct.pack("<H", flags) * count, b"".join(packets))
 
 
 @dataclass
@@ -103,11 +103,17 @@ class FakeAgent:
         )
 
     def packets(
-        self, packets: list[bytes], *, first_ns: int | None = None, lane: Lane = Lane.BULK, **header: Any
+        self,
+        packets: list[bytes],
+        *,
+        first_ns: int | None = None,
+        lane: Lane = Lane.BULK,
+        flags: int = 0,
+        **header: Any,
     ) -> Message:
-        """Seal a batch of packets and book them as captured and spooled."""
+        """Seal a batch of packets and book them as captured and spooled. flags: of each packet."""
         first_ns = time.time_ns() if first_ns is None else first_ns
-        cols = columns(packets, first_ns)
+        cols = columns(packets, first_ns, flags=flags)
         self.books.received += len(packets)
         self.books.captured += len(packets)
         self.books.spooled += len(packets)
