@@ -1,6 +1,6 @@
 """The pool with its correlation as a process to be killed: `python -m tests.hub.pool.run_pool STATE REGISTRY POOL`.
 
-Says how many packets each conversation has that the store has taken, a line each.
+Says what the store has taken, a line each: how many packets a conversation has, whose clock the pool's is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hub.backbone.state import StateDir
 from hub.bus import Bus
 from hub.pool.embedded.store import EmbeddedStore
 from hub.pool.pool import Pool
-from hub.pool.store import ConversationRow
+from hub.pool.store import ConversationRow, OffsetRow
 from hub.registry import Registry
 
 
@@ -23,7 +23,12 @@ class Telling(EmbeddedStore):
     async def put_conversations(self, rows: Sequence[ConversationRow]) -> None:
         await super().put_conversations(rows)
         for row in rows:
-            print(row.packets, flush=True)
+            print("packets", row.packets, flush=True)
+
+    async def put_offsets(self, rows: Sequence[OffsetRow]) -> None:
+        await super().put_offsets(rows)
+        for row in rows:
+            print("anchor", row.anchor, flush=True)
 
 
 async def main(state: StateDir, registry: Registry, directory: Path) -> None:

@@ -66,9 +66,11 @@ async def test_a_conversation_goes_on_under_its_name_after_kill_9(tmp_path: Path
         try:
             await speak(near, far, 0, base_ns)
             await until(lambda: all_pooled(here.registry).pooled == whole, 30)
+            told = {""}
             async with asyncio.timeout(30):
-                while await asyncio.to_thread(process.stdout.readline) != b"%d\n" % (2 * EACH):
+                while not {f"packets {2 * EACH}", "anchor web1"} <= told:
                     assert process.poll() is None
+                    told.add((await asyncio.to_thread(process.stdout.readline)).decode().strip())
             await speak(near, far, 1, base_ns + 1_000 * MS)
             await until(lambda: all_pooled(here.registry).pooled == 2 * whole, 30)
         finally:
@@ -81,7 +83,7 @@ async def test_a_conversation_goes_on_under_its_name_after_kill_9(tmp_path: Path
             await until(lambda: ready(store))
             before = await conversation(store, 2 * EACH)
             anchors = {row.anchor for row in await store.offsets(**WHOLE)}
-        assert before.packets in (2 * EACH, 4 * EACH), "it was evaluated before it was killed"
+        assert before.packets >= 2 * EACH
         assert len(anchors) == 1
 
         bus, store = here.bus(), EmbeddedStore(pool)
