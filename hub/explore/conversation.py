@@ -1,14 +1,16 @@
 """A conversation as lanes: one per vantage point, one line per packet with its time at each, by the pool's clock.
 
-Two sources. What the correlation made of it stands in the row's `details` (`segments`); without that, lanes are made
-here from the pool's packets: those with the same fingerprint are one packet, their n-th sighting at one place belongs
-to the n-th at another. Then nothing is called lost: a packet that has no time at a place "was not seen here".
+The pool's packets are correlated once more (hub.explore.sighted), with the clocks as they are known now. Where that
+doesn't make them the one conversation that the row says, those with the same fingerprint are one packet, their n-th
+sighting at one place belongs to the n-th at another. Then nothing is called lost: a packet that has no time at a place
+"was not seen here".
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from hub.explore.details import delays_of, places_of, segments_of, unknown_of
 from hub.explore.lanes import Delay, Lane, Segment, Sight
 from hub.explore.rows import shown
+from hub.explore.sighted import told_again
 from hub.pool.query import And, Compare, In, Or, Query
 from hub.pool.query.text import to_text
 from hub.pool.store import ConversationRow, PacketRow, Store
@@ -24,6 +27,9 @@ MAX_SEGMENTS = 300
 """Lines of the page; the rest is a link to the packets."""
 MAX_PACKETS = 3_000
 """Read from the pool to make lanes."""
+MAX_CLOCKS = 20_000
+CLOCKS_NS = 60 * 10**9
+"""Clocks are looked at this much around the conversation: short ones may fall between two windows."""
 SLACK_NS = 10**9
 """Packets are looked for this much around the conversation: its times are estimates."""
 
@@ -49,31 +55,49 @@ class ConversationView:
 async def conversation_view(store: Store, row: ConversationRow) -> ConversationView:
     """Read what is needed of the store. Errors as of Store.packets."""
     query = packets_query(row)
-    lanes = places_of(row.details)
-    segments = segments_of(row.details, len(lanes))
+    path = places_of(row.details)
+    page = await store.packets(
+        query,
+        since_ns=max(0, row.first_ns - SLACK_NS),
+        until_ns=row.last_ns + SLACK_NS + 1,
+        limit=MAX_PACKETS,
+    )
+    names = [(lane.agent, lane.interface) for lane in path]
+    clocks = await store.offsets(
+        since_ns=max(0, row.first_ns - CLOCKS_NS), until_ns=row.last_ns + CLOCKS_NS, limit=MAX_CLOCKS
+    )
+    told = await asyncio.to_thread(told_again, page.rows, names, clocks)
+    lanes = places_of(told)
+    segments = segments_of(told, len(lanes))
     correlated = bool(segments)
-    cut = len(segments) > MAX_SEGMENTS
-    if not correlated:
-        page = await store.packets(
-            query,
-            since_ns=max(0, row.first_ns - SLACK_NS),
-            until_ns=row.last_ns + SLACK_NS + 1,
-            limit=MAX_PACKETS,
-        )
-        found, segments = _from_packets(page.rows, row, [(lane.agent, lane.interface) for lane in lanes])
-        lanes = _with_details(found, lanes)
-        cut = page.after is not None or len(segments) > MAX_SEGMENTS
+    if correlated:
+        segments = _in_words(segments, page.rows)
+    else:
+        lanes, segments = _from_packets(page.rows, row, names)
+    lanes = _with_details(lanes, path)
+    cut = page.after is not None or len(segments) > MAX_SEGMENTS
     segments = segments[:MAX_SEGMENTS]
     return ConversationView(
         row,
         lanes,
         segments,
         delays_of(row.details, lanes) or _delays(lanes, segments),
-        unknown_of(row.details),
+        unknown_of(told) or unknown_of(row.details),
         correlated,
         cut,
         to_text(query),
     )
+
+
+def _in_words(segments: Sequence[Segment], rows: Sequence[PacketRow]) -> list[Segment]:
+    """With what the list of packets says of each, as it was seen first."""
+    told = {packet.observation: packet for packet in map(shown, rows)}
+    return [
+        segment
+        if (packet := told.get(segment.sights[0].observation)) is None
+        else replace(segment, label=packet.info, bytes=packet.length, rule=packet.rule)
+        for segment in segments
+    ]
 
 
 def packets_query(row: ConversationRow) -> Query:
