@@ -175,10 +175,13 @@ class Config:
         "software",
         "capture.timestamps",
         Kind.CHOICE,
-        "Who says when a packet arrived: the kernel (`software`) or the network card, where it stamps all packets and "
-        "its clock is within 1 ms of the host's (phc2sys). `auto`: the kernel where the card can't, with the reason; "
-        "`hardware`: no capture then. Asking changes a setting of the card; the link of some cards restarts by it.",
-        choices=("software", "hardware", "auto"),
+        "Who says when a packet arrived. `software`: the kernel, as the packet enters the host, the same for all "
+        "captures there; every packet of the host is stamped for it. `late`: the kernel, as it puts the packet into "
+        "the ring: cheaper where a filter turns most packets away, and behind by what the packet waited for a "
+        "processor. `hardware`: the network card, where it stamps all packets and its clock is within 1 ms of the "
+        "host's (phc2sys); no capture otherwise. `auto`: the card, or `software` with the reason where it can't. "
+        "Asking changes a setting of the card; the link of some cards restarts by it.",
+        choices=("software", "late", "hardware", "auto"),
     )
     capture_rings: int = _setting(
         1,

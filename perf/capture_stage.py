@@ -22,6 +22,7 @@ from agent.batcher import Origin, Packed
 from agent.books import SessionBooks
 from agent.ebpf.loading import CHOICES, CapturePath
 from agent.flow_records import FlowRecords
+from agent.sources.card_stamps import LATE, SOFTWARE
 from agent.sources.ring import RingSource
 from agent.sources.source import BatchBuffer, FlowRules
 from agent.spool import Admission
@@ -58,6 +59,9 @@ def main() -> int:
     parser.add_argument("--filter", default="")
     parser.add_argument("--ready", type=Path, required=True, help="a file to make when the socket is open")
     parser.add_argument("--path", choices=CHOICES, default="auto", help="how packets are judged")
+    parser.add_argument(
+        "--timestamps", choices=(SOFTWARE, LATE), default=SOFTWARE, help="when packets get theirs"
+    )
     parser.add_argument("--cutoff", type=int, help="bytes kept of each flow (needs eBPF)")
     parser.add_argument(
         "--count-flows", action="store_true", help="count flows, and make their records each second"
@@ -72,6 +76,7 @@ def main() -> int:
     source = RingSource(
         *(arguments.interface, arguments.filter, 262144, True),
         programs=programs,
+        timestamps=arguments.timestamps,
         flows=FlowRules(arguments.cutoff, 1, counted=arguments.count_flows),
     )
     stop = threading.Event()
@@ -95,7 +100,7 @@ def main() -> int:
         source.read_batch(buffer, linger_ns=0, wait_ms=20)
     told = dataclasses.asdict(source.statistics()) | {"loader_peak_bytes": loader_bytes}
     if counting >= 0 and programs is not None:
-        told["run_time_ns"], told["runs"] = run_time_ns(programs.entry)
+        told["run_time_ns"], told["runs"] = run_time_ns(programs.attached or programs.entry)
         os.close(counting)
     source.close()
     print(json.dumps(told))

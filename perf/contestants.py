@@ -17,11 +17,12 @@ BINARIES = GOPACKET.parents[1] / ".cache" / "bin"
 PEER = "tcpdump"
 WIREPOOL = {
     "wirepool (eBPF)": ("--path", "bcc"),
+    "wirepool (eBPF, late stamps)": ("--path", "bcc", "--timestamps", "late"),
     "wirepool (classic BPF)": ("--path", "classic"),
     "wirepool (eBPF, cut-off)": ("--path", "bcc", "--cutoff", str(1 << 40)),
     "wirepool (eBPF, flow counters)": ("--path", "bcc", "--count-flows"),
 }
-"""The third follows every flow and cuts none off; the last counts them all and makes their records each second."""
+"""The fourth follows every flow and cuts none off; the last counts them all and makes their records each second."""
 TURNED_AWAY = "udp src portrange 16384-16393"
 """A filter that turns 99 % of the load away: ten of the generator's 1,024 flows pass."""
 

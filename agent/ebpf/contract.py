@@ -16,6 +16,8 @@ SETTINGS = struct.Struct("=QIIIIII")
 """cutoff_bytes, kept_bytes, once_outgoing, network_at, one_flow_in, look_inside, count_flows."""
 COUNTERS = struct.Struct("=QQQQQQ")
 """seen, passed, sampled_out, cut_off, counted, unattributed: packets, per processor."""
+SEEN_AT = 0
+"""Of `seen` in it, in bytes."""
 FLOWS = 32768
 FLOW_KEY = struct.Struct("=16s16sHHBBH")
 """lower_address, upper_address, lower_port, upper_port, protocol, version, unused."""

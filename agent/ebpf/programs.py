@@ -1,14 +1,14 @@
 """One capture's programs and maps, as descriptors: what the session's thread does with them.
 
-A filter change exchanges one slot of the map of programs; a number that changes is written into the map of settings.
-Neither compiles or loads the programs of bpf/capture.c again.
+A filter change exchanges one slot of the map of programs, and the program that the sockets run where that is the filter
+itself; a number that changes is written into the map of settings. None of it compiles or loads bpf/capture.c again.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple
@@ -34,6 +34,14 @@ from agent.ebpf.contract import (
 from agent.ebpf.translate import NotAsEbpf, translate
 from wire.payload import Ranges
 from wire.priority import Network, PriorityRules
+
+DIRECT = -1
+"""In place of a slot: the filter as sockets run it themselves, without `entry`."""
+_DIRECT_INSTRUCTIONS = 256
+"""At most, so that a socket has room for two of them while one gives way to the other: sysctl net.core.optmem_max was
+20 KiB before Linux 6.7, and the kernel makes up to four instructions of one of ours. In its slot a filter takes none of
+that room, and a longer one gains little."""
+_INSTRUCTION_BYTES = 8
 
 
 class WrongPrograms(Exception):
@@ -80,12 +88,19 @@ class Steering(NamedTuple):
 
 
 class Filter:
-    """Loaded filter programs, by slot, and the settings that belong to them. Close it when it is replaced."""
+    """Loaded filter programs, by slot or DIRECT, and the settings that belong to them. Close it when it is replaced."""
 
     def __init__(self, descriptors: Mapping[int, int], settings: Settings) -> None:
         """Takes the descriptors over."""
         self.descriptors = dict(descriptors)
         self.settings = settings
+
+    @property
+    def direct(self) -> int | None:
+        """Descriptor of the program for the sockets, where nothing asks for what only `entry` does."""
+        if self.settings.look_inside or self.settings.count_flows:
+            return None
+        return self.descriptors.get(DIRECT)
 
     def again(self, settings: Settings) -> Filter:
         """The same programs with other settings, to be closed by themselves."""
@@ -99,7 +114,8 @@ class Filter:
 
 
 class ProgramSet:
-    """`entry` is to be attached to the sockets of one capture. Not thread-safe but for `counters`."""
+    """One of its programs is to be attached to the sockets of one capture: `use` says which. Not thread-safe but for
+    `counters`."""
 
     def __init__(self, descriptors: Mapping[str, int], loaded_by: str) -> None:
         """Takes the descriptors over. WrongPrograms when a map isn't as agreed."""
@@ -108,6 +124,8 @@ class ProgramSet:
         self._settings = Settings()
         self._steering = Steering()
         self._networks: frozenset[bytes] = frozenset()
+        self.attached: int | None = None
+        """Descriptor of the program that sockets run since the last `use`."""
         try:
             if self._descriptors.keys() != {*PROGRAMS, *MAPS}:
                 raise WrongPrograms(f"programs and maps are {sorted(self._descriptors)}")
@@ -131,7 +149,7 @@ class ProgramSet:
 
     @property
     def entry(self) -> int:
-        """Descriptor of the program to attach."""
+        """Descriptor of the program that reaches every filter by its slot, and does all that settings ask for."""
         return self._descriptors["entry"]
 
     @property
@@ -152,6 +170,14 @@ class ProgramSet:
             for slot, (code, within) in wanted.items():
                 program = translate(code, self._map("jumps"), inner=within)
                 loaded.descriptors[slot] = kernel.load_socket_filter(program)
+            direct = translate(
+                classic,
+                self._map("jumps"),
+                counters=self._map("counters"),
+                once_outgoing=bool(settings.once_outgoing),
+            )
+            if len(direct) <= _DIRECT_INSTRUCTIONS * _INSTRUCTION_BYTES:
+                loaded.descriptors[DIRECT] = kernel.load_socket_filter(direct)
         except kernel.KernelRefused as error:
             loaded.close()
             raise NotAsEbpf(f"the kernel refused the filter as an eBPF program: {error.strerror}") from None
@@ -160,24 +186,31 @@ class ProgramSet:
             raise
         return loaded
 
-    def use(self, chosen: Filter) -> None:
+    def use(self, chosen: Filter, attach: Callable[[int], None] = lambda program: None) -> None:
         """Put a filter in force. While one gives way to the other, packets are kept at the larger of the two sizes.
 
-        KernelRefused (an OSError): the one before stays in force.
+        attach: replaces the program of all sockets, or of none. OSError: the one before stays in force.
         """
         before = self._settings
         kept_bytes = max(chosen.settings.kept_bytes, before.kept_bytes)
         slots = dict(sorted(chosen.descriptors.items(), reverse=True))
+        slots.pop(DIRECT, None)
         if not before.look_inside:  # in their places before anything jumps there
             for slot in [slot for slot in slots if slot != SLOT_FILTER]:
                 kernel.write(self._map("jumps"), slot, _packed(slots.pop(slot)))
         self._set(chosen.settings._replace(kept_bytes=kept_bytes))
+        direct = chosen.direct
         try:
+            if direct is not None:  # the slots are for the next one that goes by way of them
+                attach(direct)
             for slot, descriptor in slots.items():
                 kernel.write(self._map("jumps"), slot, _packed(descriptor))
-        except kernel.KernelRefused:
+            if direct is None:
+                attach(self.entry)
+        except OSError:
             self._set(before)
             raise
+        self.attached = self.entry if direct is None else direct
         self._set(chosen.settings)
 
     def counters(self) -> Counters:

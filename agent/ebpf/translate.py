@@ -1,4 +1,4 @@
-"""Classic BPF into eBPF: the user's filter as the middle one of the three programs of bpf/capture.c.
+"""Classic BPF into eBPF: the user's filter as the middle one of the three programs of bpf/capture.c, or as the first.
 
 The same work that the kernel does for classic filters (bpf_convert_filter in net/core/filter.c), done here because a
 socket takes one program: with ours attached, the filter has to be one of ours. What differs from the kernel's:
@@ -12,6 +12,8 @@ A is R7, X is R8, M[] lies on the stack; all are 32 bits wide and zero-extended,
 Loads from the packet are eBPF's own LD_ABS and LD_IND, which need the context in R6 and end the program with 0 beyond
 the packet's end. No instruction is newer than Linux 4.10.
 
+The first, which a socket runs itself, does what `entry` does where nobody asks for more: it counts the packet as seen.
+
 A filter for the packet inside a tunnel finds where that begins in the context (bpf/contract.h, INNER_AT), keeps it on
 the stack and adds it to every offset.
 """
@@ -21,7 +23,7 @@ from __future__ import annotations
 import struct
 
 from agent.bpf_filter import FilterError
-from agent.ebpf.contract import INNER_AT, SLOT_KEEP
+from agent.ebpf.contract import INNER_AT, SEEN_AT, SLOT_KEEP
 
 # linux/bpf_common.h, linux/bpf.h
 _LD, _LDX, _ST, _STX, _ALU, _JMP, _RET, _MISC = range(8)
@@ -43,14 +45,16 @@ _ADD, _SUB, _DIV, _AND, _LSH, _RSH, _NEG, _MOD, _MOV, _END = (
 )
 _JA, _JEQ, _JGT, _JGE, _JNE, _CALL, _EXIT = 0x00, 0x10, 0x20, 0x30, 0x50, 0x80, 0x90
 _TO_BIG_ENDIAN = 0x08
-_TAIL_CALL = 12  # enum bpf_func_id
+_MAP_LOOKUP, _TAIL_CALL = 1, 12  # enum bpf_func_id
 _MAP_DESCRIPTOR = 1  # BPF_PSEUDO_MAP_FD
 
 _RESULT, _A, _INDEX, _SPARE, _FRAME, _CONTEXT = 0, 7, 8, 9, 10, 6
 _NEGATIVE = 0x80000000
 _ANCILLARY = 0x100000000 - 0x1000  # SKF_AD_OFF
 _LENGTH_AT = 0
-_CONTEXT_AT = {4: 4, 44: 24, 48: 20, 60: 28}
+_PACKET_TYPE_AT = 4
+_PACKET_OUTGOING = 4  # linux/if_packet.h
+_CONTEXT_AT = {4: _PACKET_TYPE_AT, 44: 24, 48: 20, 60: 28}
 """SKF_AD_PKTTYPE, _VLAN_TAG, _VLAN_TAG_PRESENT, _VLAN_TPID → offset in struct __sk_buff."""
 _VLAN_TPID = 60
 
@@ -58,6 +62,8 @@ _CB_AT = 48
 """Of the array cb in struct __sk_buff."""
 _BASE_AT = -4 * 17
 """On the stack, behind M[]."""
+_KEY_AT = -4 * 18
+"""Behind that: the key 0 of a map with one entry."""
 _BASE = 1
 """A register for it where it is added; a load from the packet leaves nothing in it."""
 _MAX_BASE = 0x10000
@@ -98,6 +104,10 @@ class _Program:
     def load_base(self, to: int) -> None:
         self.add(_LDX | _MEM | _W, to, _FRAME, _BASE_AT)
 
+    def load_map(self, to: int, descriptor: int) -> None:
+        self.add(_LD | _IMM | _DOUBLE, to, _MAP_DESCRIPTOR, 0, descriptor)
+        self.add(0)  # the upper half of the 64-bit constant
+
     def assemble(self) -> bytes:
         packed = []
         for at, (opcode, to, source, fixed, immediate) in enumerate(self.code):
@@ -107,11 +117,19 @@ class _Program:
         return b"".join(packed)
 
 
-def translate(classic: bytes, jumps: int, *, inner: bool = False) -> bytes:
+def translate(
+    classic: bytes,
+    jumps: int,
+    *,
+    inner: bool = False,
+    counters: int | None = None,
+    once_outgoing: bool = False,
+) -> bytes:
     """The program to load; NotAsEbpf where there is none.
 
     classic: as agent.tag_filter.for_socket made it; jumps: descriptor of the map of programs; inner: it judges the
-    packet inside a tunnel.
+    packet inside a tunnel. counters: descriptor of the map of counters, for a program that stands first and counts what
+    is seen; once_outgoing: what leaves it neither counts nor keeps, as in struct settings.
     """
     source = [_CLASSIC.unpack_from(classic, at) for at in range(0, len(classic), _CLASSIC.size)]
     program = _Program(inner=inner)
@@ -119,6 +137,8 @@ def translate(classic: bytes, jumps: int, *, inner: bool = False) -> bytes:
     if inner:
         program.add(_LDX | _MEM | _W, _SPARE, _CONTEXT, _CB_AT + 4 * INNER_AT)
         program.add(_STX | _MEM | _W, _FRAME, _SPARE, _BASE_AT)
+    if counters is not None:
+        _count_as_seen(program, counters, once_outgoing)
     for register in (_A, _INDEX):
         program.add(_ALU | _MOV | _K, register)
     stores = (_LD | _MEM, _LDX | _MEM, _ST, _STX)
@@ -140,14 +160,28 @@ def translate(classic: bytes, jumps: int, *, inner: bool = False) -> bytes:
     if _ACCEPT in program.jumps.values():
         program.labels[_ACCEPT] = len(program.code)
         program.add(_ALU64 | _MOV | _X, 1, _CONTEXT)
-        program.add(_LD | _IMM | _DOUBLE, 2, _MAP_DESCRIPTOR, 0, jumps)
-        program.add(0)  # the upper half of the 64-bit constant
+        program.load_map(2, jumps)
         program.add(_ALU | _MOV | _K, 3, immediate=SLOT_KEEP)
         program.add(_JMP | _CALL, immediate=_TAIL_CALL)
     program.labels[_REJECT] = len(program.code)
     program.add(_ALU | _MOV | _K, _RESULT)
     program.add(_JMP | _EXIT)
     return program.assemble()
+
+
+def _count_as_seen(program: _Program, counters: int, once_outgoing: bool) -> None:
+    if once_outgoing:
+        program.add(_LDX | _MEM | _W, _RESULT, _CONTEXT, _PACKET_TYPE_AT)
+        program.jump(_JMP | _JEQ | _K, _REJECT, _RESULT, immediate=_PACKET_OUTGOING)
+    program.add(_ST | _MEM | _W, _FRAME, 0, _KEY_AT)
+    program.add(_ALU64 | _MOV | _X, 2, _FRAME)
+    program.add(_ALU64 | _ADD | _K, 2, immediate=_KEY_AT)
+    program.load_map(1, counters)
+    program.add(_JMP | _CALL, immediate=_MAP_LOOKUP)
+    program.jump(_JMP | _JEQ | _K, _REJECT, _RESULT)  # can't be: the map has its one entry for good
+    program.add(_LDX | _MEM | _DOUBLE, 1, _RESULT, SEEN_AT)
+    program.add(_ALU64 | _ADD | _K, 1, immediate=1)
+    program.add(_STX | _MEM | _DOUBLE, _RESULT, 1, SEEN_AT)
 
 
 def _memory(slot: int) -> int:

@@ -24,7 +24,7 @@ import time
 
 from agent.clock import CARD_CLOCK_BOUND_NS
 
-SOFTWARE, HARDWARE, AUTO = "software", "hardware", "auto"
+SOFTWARE, LATE, HARDWARE, AUTO = "software", "late", "hardware", "auto"
 """The values of `capture.timestamps`."""
 
 TS_INFO = struct.Struct("=IIiI12xI12x")

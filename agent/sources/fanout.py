@@ -1,8 +1,9 @@
 """Several sockets on one interface of which each packet reaches exactly one: PACKET_FANOUT (packet(7)).
 
 With eBPF the program `steer` (bpf/steer.h) says which one, by its place in the order of joining; otherwise the kernel
-hashes flows. A socket may join a group while packets flow. When the interface goes down and comes up the kernel joins
-them again in the order of opening (packet_notifier in net/packet/af_packet.c): so they join in that order at first.
+hashes flows. The program comes with the second socket: without one the kernel takes the first. A socket may join while
+packets flow. When the interface goes down and comes up the kernel joins them again in the order of opening
+(packet_notifier in net/packet/af_packet.c): so they join in that order at first.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Fanout:
         try:
             if self._group is not None:
                 raw.setsockopt(_SOL_PACKET, _PACKET_FANOUT, self._group)
+                if self._programs is not None:
+                    raw.setsockopt(_SOL_PACKET, _PACKET_FANOUT_DATA, struct.pack("=i", self._programs.steer))
                 return
             if self._alone:
                 raise OSError(errno.EINVAL, "no groups")
             raw.setsockopt(_SOL_PACKET, _PACKET_FANOUT, (kind | _UNIQUE_ID) << 16)
-            if self._programs is not None:
-                raw.setsockopt(_SOL_PACKET, _PACKET_FANOUT_DATA, struct.pack("=i", self._programs.steer))
             (said,) = struct.unpack("=I", raw.getsockopt(_SOL_PACKET, _PACKET_FANOUT, 4))
             self._group = (said & 0xFFFF) | kind << 16
         except OSError as error:

@@ -57,7 +57,7 @@ class LiveSocket(Protocol):
     hardware_stamps: bool
     """Packets carry the card's time stamps, where it made one."""
     stamp_error_ns: int
-    """How far stamps may be from the host's clock; 0: they are its own."""
+    """How far stamps may be off the host's clock, or behind the filter's verdict; 0: its own, and before it."""
     remark: str | None
     """What the user should know of this socket; None: nothing."""
 

@@ -53,7 +53,7 @@ def open_source(
         if config.capture_timestamps == "hardware":
             raise SourceError(
                 "packets can't carry the card's time stamps: they come through libpcap",
-                "Set capture.timestamps to auto or software in the agent's configuration",
+                "Set capture.timestamps to auto, software or late in the agent's configuration",
             )
         return PcapSource(
             interface,
@@ -64,6 +64,7 @@ def open_source(
             buffer_bytes=ring_bytes,
             timeout_ms=config.ring_retire_ms,
             flows=order.declared_flows,
+            late_stamps=config.capture_timestamps == "late",
         )
     from agent.sources.ring import RingSource
 

@@ -33,9 +33,15 @@ class PcapSource(LiveSource):
         buffer_bytes: int = BUFFER_BYTES,
         timeout_ms: int = TIMEOUT_MS,
         flows: FlowRules = EVERYTHING,
+        late_stamps: bool = False,
     ) -> None:
         open_socket = functools.partial(
-            PcapSocket, interface, buffer_bytes=buffer_bytes, timeout_ms=timeout_ms, promiscuous=promiscuous
+            PcapSocket,
+            interface,
+            buffer_bytes=buffer_bytes,
+            timeout_ms=timeout_ms,
+            promiscuous=promiscuous,
+            late_stamps=late_stamps,
         )
         super().__init__(
             interface, filter_text, snaplen, own_traffic, open_socket, ClassicSocketFilter(), flows

@@ -50,9 +50,11 @@ class PcapSocket:
         buffer_bytes: int,
         timeout_ms: int,
         promiscuous: bool,
+        late_stamps: bool = False,
         linux: bool | None = None,
     ) -> None:
-        """`timeout_ms`: a packet waits at most this long in the kernel. `linux`: use what Linux offers (tests turn it
+        """`timeout_ms`: a packet waits at most this long in the kernel. `late_stamps`: see `agent.sources.ring_socket`.
+        `linux`: use what Linux offers (tests turn it
         off to run the other systems' way)."""
         self.interface = interface
         self.index = 0
@@ -79,7 +81,7 @@ class PcapSocket:
             self.loopback = False
             self.tags_beside = self._linux
             if self._linux:
-                self._be_a_packet_socket()
+                self._be_a_packet_socket(late_stamps)
         except BaseException:
             self.close()
             raise
@@ -146,9 +148,9 @@ class PcapSocket:
                 f"libpcap gives nothing to wait on for {self.interface}", "Capture on another interface"
             )
 
-    def _be_a_packet_socket(self) -> None:
+    def _be_a_packet_socket(self, late_stamps: bool) -> None:
         """The handle's descriptor as a socket, for what libpcap has no function for."""
-        from agent.sources.ring_socket import is_loopback, stamp_early
+        from agent.sources.ring_socket import LATE_NS, is_loopback, stamp_early
 
         if self.link_type not in (_ETHERNET, _RAW_IP):
             raise SourceError(
@@ -158,7 +160,10 @@ class PcapSocket:
         self._raw = socket.socket(fileno=os.dup(self.fileno()))
         self.index = socket.if_nametoindex(self.interface)
         self.loopback = is_loopback(self._raw, self.interface)
-        stamp_early(self._raw)
+        if late_stamps:
+            self.stamp_error_ns = LATE_NS
+        else:
+            stamp_early(self._raw)
 
     def start(self, snaplen: int, epoch: int) -> None:
         """See `LiveSocket.start`. A handle receives from its activation on: what came before the filter is thrown away

@@ -12,7 +12,9 @@ differ
 - for TCP segments that arrive over a veth: they still carry their sender's departure time, which is no arrival time,
   so `tpacket_rcv` takes the time for each socket, some hundred nanoseconds apart. No network card does that.
 
-Without the option each socket would take the time when the packet reaches it, later the more sockets there are.
+Without the option (`capture.timestamps: late`) each socket takes the time when it puts the packet into its ring, later
+the more sockets there are and the longer the packet waited for a processor. It spares the stamps of packets that nobody
+keeps, on all interfaces. A packet is then judged before it is stamped, so a filter change allows for that (LATE_NS).
 The card's own stamps are another option: `agent.sources.card_stamps`.
 """
 
@@ -41,6 +43,8 @@ _TPACKET_V3 = 2
 _SO_ATTACH_FILTER = 26
 _SO_ATTACH_BPF = 50
 _SO_TIMESTAMPING = 37
+LATE_NS = 20_000_000
+"""At most so long after its verdict is a packet stamped that nothing stamped before: the kernel does both in one go."""
 _STAMP_RECEIVED, _STAMP_REPORT = 1 << 3, 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE
 _ETH_P_ALL = 3
 _SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8910, 0x8913, 0x8927, 0x8933
@@ -96,7 +100,11 @@ class RingSocket:
         try:
             self.index, self.link_type, self.loopback = self._look_up()
             self._set_up(retire_ms, promiscuous)
-            if timestamps != card_stamps.SOFTWARE:
+            if timestamps == card_stamps.LATE:
+                self.stamp_error_ns = LATE_NS
+            else:
+                stamp_early(self._socket)
+            if timestamps in (card_stamps.HARDWARE, card_stamps.AUTO):
                 self._take_card_stamps(required=timestamps == card_stamps.HARDWARE)
         except BaseException:
             self._socket.close()
@@ -125,7 +133,6 @@ class RingSocket:
     def _set_up(self, retire_ms: int, promiscuous: bool) -> None:
         sock = self._socket
         sock.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
-        stamp_early(sock)
         blocks = self._ring_bytes // self._block_bytes
         request = struct.pack(
             "=7I", self._block_bytes, blocks, _FRAME_BYTES, self._ring_bytes // _FRAME_BYTES, retire_ms, 0, 0

@@ -131,7 +131,8 @@ class ClassicSocketFilter:
 
 
 class EbpfSocketFilter:
-    """SO_ATTACH_BPF with `entry` of bpf/capture.c, which goes by way of the filter's slot: filtered is exact."""
+    """SO_ATTACH_BPF with the filter itself, or with `entry` of bpf/capture.c, which does more and goes by way of the
+    filter's slot. Both count in the same place what they see, so filtered is exact whichever a packet met."""
 
     def __init__(self, programs: ProgramSet) -> None:
         """Takes the programs over."""
@@ -173,14 +174,22 @@ class EbpfSocketFilter:
 
     def put(self, prepared: Prepared, sockets: Sequence[LiveSocket]) -> None:
         from agent.ebpf.programs import Filter
-        from agent.sources.ring_socket import RingSocket
 
         assert isinstance(prepared, Filter)
+        before = self._programs.attached
+
+        def attach(program: int) -> None:
+            for place, sock in enumerate(sockets):
+                try:
+                    _attach(sock, program)
+                except OSError:
+                    if before is not None:
+                        for changed in sockets[:place]:
+                            _attach(changed, before)
+                    raise
+
         self._ever_counted = self._ever_counted or bool(prepared.settings.count_flows)
-        self._programs.use(prepared)
-        for sock in sockets:
-            assert isinstance(sock, RingSocket)
-            sock.attach_ebpf(self._programs.entry)
+        self._programs.use(prepared, attach)
 
     def left_out(self, *, final: bool) -> LeftOut:
         """While packets come a processor may be between two counters: then no number goes back, and `filtered` may be
@@ -211,6 +220,13 @@ class EbpfSocketFilter:
             with contextlib.suppress(OSError):
                 self._last_flows = self.read_flows()
         self._programs.close()
+
+
+def _attach(sock: LiveSocket, program: int) -> None:
+    from agent.sources.ring_socket import RingSocket
+
+    assert isinstance(sock, RingSocket)
+    sock.attach_ebpf(program)
 
 
 def _compiled(text: str, snaplen: int, sock: LiveSocket) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import struct
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +23,10 @@ from agent.ebpf.translate import NotAsEbpf, translate
 from agent.sources.ring import RingSource
 from agent.sources.source import BatchBuffer, FlowRules
 from agent.tag_filter import for_socket
-from tests.agent.sources.live import Sender, drain, udp_frame
+from tests.agent.sources.live import Sender, data_of, drain, packets_of, udp_frame
 from tests.support import netns
 from tests.support.ebpf import programs, verdict
-from tests.support.netns import Namespace
+from tests.support.netns import Namespace, wait_for
 
 pytestmark = pytest.mark.root
 Pair = tuple[Namespace, Namespace]
@@ -103,6 +105,65 @@ def test_under_load_the_number_never_goes_back_and_ends_exact(pair: Pair) -> Non
     assert len(set(numbers)) > 10
 
 
+def test_between_both_forms_under_load_each_packet_is_judged_and_counted_once(pair: Pair) -> None:
+    """While flows are counted packets go by way of `entry`, otherwise sockets run the filter itself."""
+    left, right = pair
+    loaded = programs("object")
+    assert loaded is not None
+    taken: list[bytes] = []
+    with ring_on(left, "udp port 1 or udp port 2", loaded=loaded) as ring, Sender(right) as sender:
+        stop, sent = threading.Event(), 0
+
+        def take() -> None:
+            buffer = BatchBuffer()
+            while not stop.is_set() or ring.statistics().in_ring:
+                if ring.read_batch(buffer, linger_ns=0, wait_ms=20):
+                    taken.extend(data_of(packets_of(buffer)))
+
+        def send() -> None:
+            nonlocal sent
+            while not stop.is_set():
+                sender.send(udp_frame(struct.pack("=I", sent), port=1 + sent % 3))
+                sent += 1
+
+        threads = [threading.Thread(target=send), threading.Thread(target=take)]
+        for thread in threads:
+            thread.start()
+        forms = []
+        for change in range(12):
+            ring.apply("udp port 1 or udp port 2", 100 + change, FlowRules(counted=change % 2 == 0))
+            forms.append(loaded.attached == loaded.entry)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    statistics = ring.statistics()
+    assert forms == [True, False] * 6
+    assert sent > 1000
+    assert (statistics.received, statistics.filtered) == (len(taken), sent // 3)
+    assert len(taken) == sent - sent // 3
+    assert [struct.unpack("=I", frame[42:46])[0] for frame in taken] == [n for n in range(sent) if n % 3 < 2]
+
+
+def test_a_socket_that_refuses_leaves_the_others_as_they_were(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the second one has no memory left for a program."""
+
+    def refuse(program: int) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    left, right = pair
+    with left.inside():
+        ring = RingSource("veth0", "udp portrange 1-20", 200, True, programs=programs("object"), rings=2)
+    with contextlib.closing(ring), Sender(right) as sender:
+        monkeypatch.setattr(ring._sockets[1], "attach_ebpf", refuse)
+        with pytest.raises(FilterError, match="no room"):
+            ring.apply("udp port 99", 200)
+        sender.send(*(udp_frame(b"", port=1 + number % 21) for number in range(210)))  # in both rings
+        wait_for(lambda: ring.statistics().received == 200, "all but one flow pass, as before")
+        assert ring.statistics().filtered == 10
+
+
 def test_loopback_counts_each_packet_once() -> None:
     with netns.namespace() as host, ring_on(host, "icmp", interface="lo") as ring:
         host.run("ping", "-c", "4", "-i", "0.01", "127.0.0.1")
@@ -130,6 +191,7 @@ def test_a_filter_of_the_greatest_length() -> None:
     with loaded:
         chosen = loaded.filter_of(body, KEPT)
         loaded.use(chosen)
+        assert loaded.attached == loaded.entry, "too long for a socket's memory: it has its slot only"
         for port in (0, 7, 8, 9, 256, 2000, 5000):
             frame = udp_frame(b"", port=port)
             wanted = _tpacket.run_filter(body, frame, len(frame), 0, -1)
@@ -185,26 +247,32 @@ def _old_kernel() -> ProgramSet:
     return old
 
 
+def number_of(loaded: ProgramSet) -> int:
+    """The kernel's number of the program that sockets run."""
+    told = Path(f"/proc/self/fdinfo/{loaded.attached}").read_text()
+    return int(told.split("prog_id:")[1].split()[0])
+
+
 def test_where_only_numbers_change_no_filter_is_loaded(pair: Pair) -> None:
     left, right = pair
     loaded = programs("object")
     assert loaded is not None
 
-    def in_slot() -> int:
-        """The kernel's number of the program in the filter's slot."""
-        return int.from_bytes(read(loaded._map("jumps"), SLOT_FILTER, 4), sys.byteorder)
+    def in_force() -> tuple[int, int]:
+        """The kernel's numbers of the program in the filter's slot, and of the one that the socket runs."""
+        return int.from_bytes(read(loaded._map("jumps"), SLOT_FILTER, 4), sys.byteorder), number_of(loaded)
 
     with ring_on(left, "udp port 1", loaded=loaded) as ring, Sender(right) as sender:
-        first = in_slot()
+        first = in_force()
         ring.apply("udp port 1", 60)
         ring.apply("udp port 1", 60, FlowRules(cutoff_bytes=100))
-        assert in_slot() == first
+        assert in_force() == first
         sender.send(*(udp_frame(bytes(200), port=1) for _ in range(3)))
         assert [len(each.packet.data) for each in drain(ring)] == [60]
         with pytest.raises(FilterError, match="snaplen"):
             ring.apply("udp port 1", 0)
         ring.apply("udp port 2", 60)
-        assert in_slot() != first
+        assert all(now != before for now, before in zip(in_force(), first, strict=True))
         sender.send(*(udp_frame(bytes(200), port=port) for port in (1, 2, 2)))
         assert len(drain(ring)) == 2
 

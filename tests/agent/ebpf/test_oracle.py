@@ -17,6 +17,7 @@ from agent import _tpacket
 from agent.bpf_filter import FilterError, Program, compile_filter
 from agent.ebpf.programs import ProgramSet, Settings
 from agent.sources.ring import RingSource
+from agent.sources.source import FlowRules
 from agent.tag_filter import for_socket
 from tests.agent.sources.live import FOREIGN_MAC, SENDER_MAC, Sender, data_of, drain, mac
 from tests.agent.test_tag_filter import verdict_of_libpcap
@@ -54,23 +55,27 @@ def arrives(frame: bytes) -> bool:
 
 def test_the_kernels_verdict_is_libpcaps(loaded: ProgramSet) -> None:
     rng = random.Random(4)
-    judged = passed = 0
+    judged = passed = direct = 0
     for text, program in filters(rng, 150):
         chosen = loaded.filter_of(for_socket(program, loopback=False), KEPT)
         loaded.use(chosen)
+        forms = {loaded.entry, loaded.attached or loaded.entry}  # by way of its slot, and by itself
+        direct += len(forms) == 2
         seen_before, passed_before, *_ = loaded.counters()
         kept = 0
         for _ in range(40):
             frame = some_frame(rng)
             wanted = verdict_of_libpcap(program, frame, len(frame))
-            got = verdict(loaded.entry, frame)
-            assert got == (128 if wanted else 0), (text, frame.hex())
+            for form in forms:
+                assert verdict(form, frame) == (128 if wanted else 0), (text, frame.hex())
             kept += wanted > 0
         seen, let_through, *_ = loaded.counters()
-        assert (seen - seen_before, let_through - passed_before) == (40, kept), text
+        counted = seen - seen_before, let_through - passed_before
+        assert counted == (40 * len(forms), kept * len(forms)), text
         judged, passed = judged + 40, passed + kept
         chosen.close()
     assert judged >= 8_000
+    assert direct * 40 >= 2_000
     assert judged // 10 < passed < judged * 9 // 10
 
 
@@ -116,7 +121,9 @@ def test_any_valid_program_means_the_same(loaded: ProgramSet) -> None:
             continue
         chosen = loaded.filter_of(program, KEPT)
         loaded.use(chosen)
-        assert bool(verdict(loaded.entry, frame)) == bool(wanted), (program.hex(), frame.hex())
+        for form in (loaded.entry, loaded.attached):
+            assert form is not None
+            assert bool(verdict(form, frame)) == bool(wanted), (program.hex(), frame.hex())
         chosen.close()
         ran += 1
         kept += wanted > 0
@@ -124,14 +131,16 @@ def test_any_valid_program_means_the_same(loaded: ProgramSet) -> None:
 
 
 def test_real_packets_through_a_real_ring(loaded: ProgramSet) -> None:
-    """Tagged frames arrive with their tag beside them: the same meaning as for the whole frame."""
+    """Tagged frames arrive with their tag beside them: the same meaning as for the whole frame. Every other filter
+    stands behind `entry`, which counts flows then."""
     rng = random.Random(21)
     judged = passed = tagged = 0
     with netns.pair() as (left, right), Sender(right) as sender:
         with left.inside():
             ring = RingSource("veth0", "", 96, True, programs=loaded)
-        for text, program in filters(rng, 10):
-            ring.apply(text, 96)
+        for number, (text, program) in enumerate(filters(rng, 10)):
+            ring.apply(text, 96, FlowRules(counted=bool(number % 2)))
+            assert (loaded.attached == loaded.entry) >= number % 2
             before = ring.statistics()
             sent = [frame for frame in (some_frame(rng) for _ in range(27)) if arrives(frame)][:25]
             sender.send(*sent)
@@ -153,7 +162,10 @@ def test_real_packets_through_a_real_ring(loaded: ProgramSet) -> None:
 def test_a_load_beyond_the_end_counts_as_turned_away(loaded: ProgramSet) -> None:
     chosen = loaded.filter_of(for_socket(compile_filter("ether[500] = 0", 1, 96), loopback=False), KEPT)
     loaded.use(chosen)
-    assert verdict(loaded.entry, bytes(60)) == 0
-    assert verdict(loaded.entry, bytes(600)) == 128
-    assert loaded.counters() == (2, 1, 0, 0, 0, 0)
+    for form in (loaded.entry, loaded.attached):
+        assert form is not None
+        assert verdict(form, bytes(60)) == 0
+        assert verdict(form, bytes(600)) == 128
+    assert loaded.attached != loaded.entry
+    assert loaded.counters() == (4, 2, 0, 0, 0, 0)
     chosen.close()
