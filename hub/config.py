@@ -248,8 +248,8 @@ class HubSettings:
     elasticsearch_max_bytes: int | None = None
     traces_url: str | None = None
     traces_percent: int = 1
-    metrics_token_file: str | None = None
     log_level: str = "info"
+    metrics_token_file: str | None = None
 
 
 def listing() -> str:
