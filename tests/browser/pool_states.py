@@ -1,7 +1,7 @@
-"""What the tour's hub has in its pool: packets of two hosts that its own correlation joins, and results of every shape.
+"""What the tour's hub has in its pool: packets of three hosts that its correlation joins, and results of every shape.
 
 Packets come by test agents, through the archive, the ingest and the correlation, as everywhere. What takes a week or
-a broken network to come about (a year of drift, six places on a path) is put into the store as the correlation would.
+a broken clock to come about (a year of drift) is put into the store as the correlation would.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import orjson
 
 from hub.pool.store import ConversationRow, OffsetRow
 from tests.support.nats_backbone import until
@@ -31,7 +29,7 @@ LONG_NAME = "a-name-of-two-hundred-characters-" * 6 + "ab"
 CLIENT, SERVER = bytes([10, 0, 0, 7]), bytes([10, 0, 9, 9])
 ALL_TIME = {"since_ns": 0, "until_ns": 2**62}
 EXCHANGES = 26
-"""Questions and answers of the conversation that two hosts see; the answer to every tenth is lost."""
+"""Questions and answers of the conversation that three hosts see."""
 
 
 def tcp(number: int, *, back: bool, ttl: int, flags: int, payload: bytes = b"") -> bytes:
@@ -70,94 +68,32 @@ async def _everyday(agent: FakeAgent, session: str, now_ns: int) -> None:
         await agent.send(session, packets, timestamps_ns=times)
 
 
-async def _exchange(near: tuple[FakeAgent, str], far: tuple[FakeAgent, str], since_ns: int) -> None:
-    """One connection through a router, as both hosts see it: four batches, a way and an agent each."""
-    there, back, answered = [], [], []
-    for number in range(EXCHANGES):
-        flags, payload = (
-            (SYN, b"") if number == 0 else (ACK | PUSH, b"GET /cart/%d HTTP/1.1\r\n\r\n" % number)
-        )
-        there.append((since_ns + number * 450 * MS, number, flags, payload))
-        answer = (SYN | ACK, b"") if number == 0 else (ACK | PUSH, b"HTTP/1.1 200 OK\r\n\r\n")
-        one = (since_ns + number * 450 * MS + DELAY_NS + MS, number, *answer)
-        back.append(one)
-        if number % 10 != 5:
-            answered.append(one)
-
-    def made(wanted: Sequence[tuple[int, int, int, bytes]], is_back: bool, ttl: int) -> list[bytes]:
-        return [
-            tcp(number, back=is_back, ttl=ttl, flags=flags, payload=data) for _, number, flags, data in wanted
-        ]
-
-    for (agent, session), wanted, is_back, ttl, ahead_ns, flags in (
-        (near, there, False, 64, 0, DIRECTION_OUT),
-        (far, there, False, 63, DELAY_NS + AHEAD_NS, DIRECTION_IN),
-        (far, back, True, 64, AHEAD_NS, DIRECTION_OUT),
-        (near, answered, True, 63, DELAY_NS, DIRECTION_IN),
-    ):
-        times = [at_ns + ahead_ns for at_ns, *_ in wanted]
-        await agent.send(session, made(wanted, is_back, ttl), timestamps_ns=times, flags=flags)
-
-
-def _path(now_ns: int) -> bytes:
-    """Details of a conversation over six places, with packets of every fate."""
-    names = [("web1", "eth0"), ("fw-inside", "bond0.100"), ("fw-outside", "bond1")]
-    names += [(LONG_NAME[:48], LONG_NAME[:40]), ("lb-2", "ens5f0np0"), ("db1", "eth0")]
-    labels = (
-        "SYN",
-        "SYN ACK",
-        "ACK",
-        "GET /cart HTTP/1.1, a long line that tells more than there is room for",
-        "ACK",
-    )
-    segments = []
-    for number in range(24):
-        at_ns = now_ns - 30 * S + number * 7 * MS
-        forward, places = number % 3 != 1, list(range(len(names)))
-        cut = {5: places[:3], 9: places[:1], 14: places[::2]}.get(number, places)
-        step = 120 * US + number * 9 * US
-        seen = [
-            [
-                place,
-                at_ns + (place if forward else 5 - place) * step,
-                *_within(place, at_ns, step, forward),
-                "",
-                1 + (place == 2 and number == 11),
-            ]
-            for place in cut
-        ]
-        segments.append(
-            {
-                "forward": forward,
-                "label": labels[number % len(labels)],
-                "bytes": 66 + number * 50,
-                "kind": "retransmission" if number in (6, 10) else "",
-                "seen": seen,
-                "missing": [place for place in places if place not in cut] if number in (5, 9) else [],
-                "lost_after": cut[-1] if number in (5, 9) else None,
-            }
-        )
-    return orjson.dumps(
-        {
-            "version": 1,
-            "places": [
-                {"agent": agent, "interface": interface, "hop": hop}
-                for hop, (agent, interface) in enumerate(names)
-            ],
-            "segments": segments,
-            "unknown": [
-                "whether lb-2 stands before or behind its neighbour: both saw every packet with the same TTL"
-            ],
-        }
-    )
-
-
-def _within(place: int, at_ns: int, step: int, forward: bool) -> list[int | None]:
-    """The guaranteed interval of a sight; one place's clock isn't known."""
-    if place == 4:
-        return [None, None]
-    at = at_ns + (place if forward else 5 - place) * step
-    return [at - 40 * US, at + 55 * US]
+async def _exchange(places: Sequence[tuple[FakeAgent, str, int]], since_ns: int) -> None:
+    """One connection as (agent, session, how far its clock is ahead) see it, from the client to the server: a batch for
+    each and way. Each hop takes DELAY_NS; every tenth question is lost on the last, every tenth answer on the first."""
+    last = len(places) - 1
+    for is_back in (False, True):
+        for place, (agent, session, ahead_ns) in enumerate(places):
+            hops = last - place if is_back else place
+            packets, times = [], []
+            for number in range(EXCHANGES):
+                if hops == last and number % 10 == (5 if is_back else 8):
+                    continue
+                if is_back:
+                    flags, payload = (
+                        (ACK | PUSH if number else SYN | ACK),
+                        b"HTTP/1.1 200 OK\r\n\r\n" * bool(number),
+                    )
+                else:
+                    flags, payload = (
+                        (ACK | PUSH if number else SYN),
+                        b"GET /%d HTTP/1.1\r\n\r\n" % number * bool(number),
+                    )
+                packets.append(tcp(number, back=is_back, ttl=64 - hops, flags=flags, payload=payload))
+                answered_ns = last * DELAY_NS + MS if is_back else 0
+                times.append(since_ns + number * 450 * MS + answered_ns + hops * DELAY_NS + ahead_ns)
+            flags = DIRECTION_IN if hops else DIRECTION_OUT
+            await agent.send(session, packets, timestamps_ns=times, flags=flags)
 
 
 def _conversations(now_ns: int) -> list[ConversationRow]:
@@ -181,7 +117,6 @@ def _conversations(now_ns: int) -> list[ConversationRow]:
         names=("checkout.shop.example.com",),
         lost_packets=2,
         retransmissions=2,
-        details=_path(now_ns),
     )
     address = "2001:db8:1234:5678:9abc:def0:1234:5678"
     largest = replace(
@@ -198,7 +133,6 @@ def _conversations(now_ns: int) -> list[ConversationRow]:
         names=(f"{LONG_NAME[:60]}.{LONG_NAME[:60]}.example.com", "www.example.com", "example.net"),
         lost_packets=10**14,
         retransmissions=None,
-        details=b"",
     )
     return [whole, largest]
 
@@ -238,9 +172,13 @@ def _offsets(now_ns: int) -> list[OffsetRow]:
 async def fill_pool(scene: Scene) -> None:
     """Have the agents send; pool_has_read says when all of it is there."""
     now_ns = time.time_ns()
-    near, far = [(scene.agents[name], await scene.start(f"pool-{name}", name)) for name in ("web1", "db1")]
-    await _everyday(*near, now_ns)
-    await _exchange(near, far, now_ns - 90 * S)
+    longest = max(scene.agents, key=len)
+    places = [
+        (scene.agents[name], await scene.start(f"pool-{name}", name), ahead_ns)
+        for name, ahead_ns in (("web1", 0), (longest, -30 * MS), ("db1", AHEAD_NS))
+    ]
+    await _everyday(*places[0][:2], now_ns)
+    await _exchange(places, now_ns - 90 * S)
 
 
 async def pool_has_read(scene: Scene) -> None:
@@ -251,7 +189,7 @@ async def pool_has_read(scene: Scene) -> None:
 
     async def joined() -> bool:
         rows = (await pool.store.conversations(None, since_ns=0, until_ns=2**62)).rows
-        found = next((row.id for row in rows if len(row.agents) == 2 and row.destination_port == 80), None)
+        found = next((row.id for row in rows if len(row.agents) == 3 and row.destination_port == 80), None)
         if found is not None:
             scene.sessions["conversation"] = found
         return found is not None
