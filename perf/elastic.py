@@ -3,8 +3,9 @@
 A real node of each version, started for it, beside everything else on the same processors:
 
 - **visible**: 10,000 packets of 5 agents as they come (batches of 20), put as the ingest does, until a search finds all
-  of them, refresh included: once on a node that has just started (cold), then again and again (warm); and warm with
-  one put after the other, for comparison. How much of it the puts took is shown beside it: the rest is the refresh
+  of them, refresh included: once on a node that has just started (cold), and again and again after the sustained part
+  (warm); and warm with one put after the other, for comparison. How much of it the puts took stands beside it
+  (confirmed): the rest is the refresh
 - **sustained**: packets a second that are confirmed while puts follow each other without a pause, and the hub's CPU
   seconds for a million of them, decoding left out; above this rate the pool lags, and capture goes on
 
@@ -124,9 +125,9 @@ async def measure(url: str, rounds: int, seconds: float) -> dict[str, float]:
         running = tasks.create_task(store.run())
         await until(lambda: ready(store), 60)
         cold = await visible(store, small, 0)
+        rate, cpu = await sustained(store, whole, seconds)
         warm = [await visible(store, small, 1 + n) for n in range(rounds)]
         one_by_one = [await visible(store, small, 101 + n, 1) for n in range(rounds)]
-        rate, cpu = await sustained(store, whole, seconds)
         running.cancel()
     return {
         "visible_cold_s": round(cold[0], 2),

@@ -15,7 +15,7 @@ from hub.ledger.session_books import session_books
 from hub.pool.analyze import Analyses, Analysis
 from hub.pool.books import session_pool
 from hub.pool.embedded.store import EmbeddedStore
-from hub.pool.ingest import Ingest
+from hub.pool.ingest import MAX_FETCH, ROUNDS, Ingest
 from hub.pool.observed import ObservedBatch, Pooling
 from hub.pool.store import Put, StoreAway, StoreRefused
 from tests.hub.agent_side import FakeAgent, enrolled, udp_packet
@@ -117,6 +117,34 @@ async def test_a_store_that_is_away_makes_the_pool_wait_and_loses_nothing(tmp_pa
             await until(lambda: session_pool(here.registry, agent.session).pooled == 10, 20)
             assert ingest.status.waiting_for == ""
             assert await store.count(None, **WHOLE) == 10
+
+
+class Slow(EmbeddedStore):
+    """The real store, which answers no put before so many are there at a time."""
+
+    puts = 0
+
+    async def put(self, batches: Sequence[ObservedBatch]) -> Sequence[Put]:
+        self.puts += 1
+        await until(lambda: self.puts >= ROUNDS, 20)
+        return await super().put(batches)
+
+
+@pytest.mark.slow
+async def test_a_store_that_answers_slowly_has_several_rounds_in_hand(tmp_path: Path) -> None:
+    async with parts(tmp_path) as here:
+        agent = await enrolled(here.backbone, here.registry, "web1")
+        await _session(here, agent)
+        messages = [agent.packets(packets(1, number)) for number in range(ROUNDS * MAX_FETCH)]
+        await agent.publish(*messages)
+        await agent.publish(replace(messages[-1], id="again"), acknowledge=False)
+        bus = here.bus()
+        store = Slow(tmp_path / "pool")
+        ingest = Ingest(here.registry, bus, store, key=KEY)
+        async with running(bus.run(), store.run(), ingest.run()):
+            await until(lambda: session_pool(here.registry, agent.session).pooled == len(messages), 20)
+            await until(lambda: ingest.status.counts.duplicates == 1, 20)
+            assert await store.count(None, **WHOLE) == len(messages)
 
 
 @pytest.mark.slow
