@@ -131,6 +131,7 @@ def test_between_both_forms_under_load_each_packet_is_judged_and_counted_once(pa
             thread.start()
         forms = []
         for change in range(12):
+            wait_for(lambda wanted=100 * (change + 1): sent > wanted, "packets between the changes")  # type: ignore[misc]
             ring.apply("udp port 1 or udp port 2", 100 + change, FlowRules(counted=change % 2 == 0))
             forms.append(loaded.attached == loaded.entry)
         stop.set()
