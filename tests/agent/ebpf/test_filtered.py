@@ -112,11 +112,11 @@ def test_between_both_forms_under_load_each_packet_is_judged_and_counted_once(pa
     assert loaded is not None
     taken: list[bytes] = []
     with ring_on(left, "udp port 1 or udp port 2", loaded=loaded) as ring, Sender(right) as sender:
-        stop, sent = threading.Event(), 0
+        stop, all_sent, sent = threading.Event(), threading.Event(), 0
 
         def take() -> None:
             buffer = BatchBuffer()
-            while not stop.is_set() or ring.statistics().in_ring:
+            while not all_sent.is_set() or ring.statistics().in_ring:
                 if ring.read_batch(buffer, linger_ns=0, wait_ms=20):
                     taken.extend(data_of(packets_of(buffer)))
 
@@ -126,17 +126,18 @@ def test_between_both_forms_under_load_each_packet_is_judged_and_counted_once(pa
                 sender.send(udp_frame(struct.pack("=I", sent), port=1 + sent % 3))
                 sent += 1
 
-        threads = [threading.Thread(target=send), threading.Thread(target=take)]
-        for thread in threads:
-            thread.start()
+        sending, taking = threading.Thread(target=send), threading.Thread(target=take)
+        sending.start()
+        taking.start()
         forms = []
         for change in range(12):
             wait_for(lambda wanted=100 * (change + 1): sent > wanted, "packets between the changes")  # type: ignore[misc]
             ring.apply("udp port 1 or udp port 2", 100 + change, FlowRules(counted=change % 2 == 0))
             forms.append(loaded.attached == loaded.entry)
         stop.set()
-        for thread in threads:
-            thread.join()
+        sending.join()
+        all_sent.set()
+        taking.join()
     statistics = ring.statistics()
     assert forms == [True, False] * 6
     assert sent > 1000
