@@ -48,10 +48,10 @@ def details(
         unknown.append(f"the first {MOST_SEGMENTS} of {len(chosen)} packets are listed")
     if found.undecided[index]:
         unknown.append(
-            f"{found.undecided[index]} packets were not seen again where nothing says that the next place was capturing"
+            f"packets not seen again where nothing says that the next place was capturing: {found.undecided[index]}"
         )
     if found.unclear[index]:
-        unknown.append(f"{found.unclear[index]} packets vanished on one link or the one behind it")
+        unknown.append(f"packets that vanished on one link or the one behind it: {found.unclear[index]}")
     loose = [vantages[vantage].agent for vantage in lanes if _open(vantages[vantage].clock, offsets)]
     unknown += [f"the clock of {agent} is unknown" for agent in sorted(set(loose))]
     return {
