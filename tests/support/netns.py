@@ -46,14 +46,12 @@ class Namespace:
     def run(
         self, *arguments: str, check: bool = True, timeout_s: float = 60.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside to its end; its error output is part of the failure."""
+        """Run a command inside to its end; what it said is part of the failure (curl has the answer on its output)."""
         done = subprocess.run(
             self.command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False
         )
         if check and done.returncode != 0:
-            raise AssertionError(
-                f"{' '.join(arguments)}: exit {done.returncode}: {done.stderr or done.stdout}"
-            )
+            raise AssertionError(f"{' '.join(arguments)}: exit {done.returncode}: {done.stderr}{done.stdout}")
         return done
 
     @contextlib.contextmanager
