@@ -56,6 +56,7 @@ async def test_orders_change_what_leaves_while_the_capture_runs(lab: Lab) -> Non
     assert lab.home.stop() == 0
 
 
+@pytest.mark.slow
 async def test_the_owners_bound_wins_over_the_order(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "agent.yaml"
     file.write_text("payload:\n  policy: headers\n")

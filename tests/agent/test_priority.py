@@ -89,6 +89,7 @@ def test_rules_that_change_under_load_lose_and_double_nothing(
     assert (books.received_difference(), books.captured_difference(), books.filtered) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_all_rings_come_back_with_an_interface_that_was_taken_away(tmp_path: Path) -> None:
     """Both ends of the veth are deleted and made again: three rings and the priority lane's, with their rules."""
     config = Config(capture_rings=3)

@@ -188,6 +188,7 @@ def test_up_and_ctrl_c_leave_nothing_running(up: Up) -> None:
     assert gone(up) == {}
 
 
+@pytest.mark.slow
 def test_killed_children_come_back(up: Up) -> None:
     up.start()
     up.wait_until_up()

@@ -145,6 +145,7 @@ async def test_opening_by_keyboard_and_marks_both_ways(tmp_path: Path) -> None:
         assert complaints == []
 
 
+@pytest.mark.slow
 async def test_with_the_pane_open_arrows_go_from_packet_to_packet_and_the_list_holds_still(
     tmp_path: Path,
 ) -> None:
