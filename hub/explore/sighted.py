@@ -26,6 +26,8 @@ from hub.pool.store import OffsetRow, PacketRow, Value
 _LAYERS = {"tcp": Layers.TCP | Layers.PORTS, "udp": Layers.UDP | Layers.PORTS}
 _LAYERS |= {"icmp": Layers.ICMP, "ipv6-icmp": Layers.ICMP}
 _SYN, _FIN = 2, 1
+End = tuple[bytes, int]
+"""(address in 16 octets, port)."""
 
 
 def told_again(
@@ -64,26 +66,26 @@ def _sightings(packets: Sequence[PacketRow], places: Sequence[tuple[str, str]]) 
     rows, tables = np.zeros(len(packets), SIGHTING), [np.zeros(0, FLOW)]
     kept = np.zeros(len(packets), np.bool_)
     for index, packet in enumerate(packets):
-        flow = _flow(packet)
+        try:
+            ends = _ends(packet.values)
+        except ValueError:
+            continue
+        flow = _flow(packet.values, ends)
         if flow is None:
             continue
         kept[index] = True
         tables.append(flow)
-        rows[index] = _sighting(packet, flow, index, number[_place(packet)])
+        rows[index] = _sighting(packet, ends, flow, index, number[_place(packet)])
     return in_order(rows[kept]), united(*tables)
 
 
-def _flow(packet: PacketRow) -> Flows | None:
-    values = packet.values
+def _flow(values: Mapping[str, Value], ends: Sequence[End]) -> Flows | None:
     community_id = values.get("network.community_id")
     if not isinstance(community_id, str) or not community_id:
         return None
     flow = np.zeros(1, FLOW)
     digest = hashlib.blake2b(community_id.encode(), digest_size=8).digest()
-    try:
-        (first, first_port), (second, second_port) = sorted(_ends(values))
-    except ValueError:
-        return None
+    (first, first_port), (second, second_port) = sorted(ends)
     flow["flow_hash"] = int.from_bytes(digest, "little") | 1
     flow["first_address"], flow["second_address"] = (np.frombuffer(one, np.uint8) for one in (first, second))
     flow["first_port"], flow["second_port"] = first_port, second_port
@@ -92,8 +94,8 @@ def _flow(packet: PacketRow) -> Flows | None:
     return flow
 
 
-def _ends(values: Mapping[str, Value]) -> list[tuple[bytes, int]]:
-    """Source and destination."""
+def _ends(values: Mapping[str, Value]) -> list[End]:
+    """Source and destination; ValueError when one isn't known."""
     ends = []
     for end in ("source", "destination"):
         address = ip_address(str(values.get(f"{end}.ip", "")))
@@ -102,7 +104,7 @@ def _ends(values: Mapping[str, Value]) -> list[tuple[bytes, int]]:
     return ends
 
 
-def _sighting(packet: PacketRow, flow: Flows, index: int, vantage: int) -> Rows:
+def _sighting(packet: PacketRow, ends: Sequence[End], flow: Flows, index: int, vantage: int) -> Rows:
     values = packet.values
     row = np.zeros((), SIGHTING)
     transport = str(values.get("network.transport", ""))
@@ -128,8 +130,7 @@ def _sighting(packet: PacketRow, flow: Flows, index: int, vantage: int) -> Rows:
     row["ip_version"] = 6 if values.get("network.type") == "ipv6" else 4
     row["ttl"] = _number(values, "ip.ttl")
     row["direction"] = {"ingress": 1, "egress": 2}.get(str(values.get("network.direction", "")), 0)
-    ends = _ends(values)
-    row["reversed"] = ends != sorted(ends)
+    row["reversed"] = list(ends) != sorted(ends)
     row["more_fragments"] = values.get("ip.more_fragments") is True
     row["tunnelled"] = "tunnel.type" in values
     return row
