@@ -17,7 +17,7 @@ from tests.hub.parts import running
 from tests.support.nats_backbone import until
 from tests.web.fake_agent import FakeAgent
 from tests.web.site import Browser, Site
-from tests.web.test_live import stage, start
+from tests.web.test_live import stage, watched
 from wire.batch import open_batch
 from wire.names import Lane, batch_subject
 
@@ -58,8 +58,7 @@ class Pooled:
 async def pooled(directory: Path) -> AsyncIterator[Pooled]:
     """One agent with a running session."""
     async with stage(directory) as (where, client, agent):
-        session = await start(client)
-        await until(lambda: session in agent.chains)
+        session = await watched(client, agent)
         store = EmbeddedStore(directory / "explored")
         async with running(store.run()):
             await store.opened.wait()

@@ -13,7 +13,7 @@ from tests.support.nats_backbone import until
 from tests.support.need import need
 from tests.web.fake_agent import udp_packet
 from tests.web.site import Site
-from tests.web.test_live import stage
+from tests.web.test_live import stage, watched
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -154,9 +154,7 @@ async def test_the_list_follows_until_the_reader_scrolls_up(tmp_path: Path) -> N
     async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
         page = await context.new_page()
         await log_in(page, where)
-        answer = await client.post_json("/api/sessions", {"agent": "web1", "interface": "eth0"})
-        session = answer.json()["session"]["id"]
-        await until(lambda: session in agent.chains)
+        session = await watched(client, agent)
         await page.goto(f"{where.url}/live?session={session}")
         rows = page.get_by_test_id("packet-list")
         for first in range(0, 60, 6):
@@ -222,9 +220,7 @@ async def test_one_notice_stands_while_the_hub_is_away_and_goes_when_it_is_back(
     async with stage(tmp_path) as (where, client, agent), browser() as (context, _):
         page = await context.new_page()
         await log_in(page, where)
-        answer = await client.post_json("/api/sessions", {"agent": "web1", "interface": "eth0"})
-        session = answer.json()["session"]["id"]
-        await until(lambda: session in agent.chains)
+        session = await watched(client, agent)
         await page.goto(f"{where.url}/sessions/{session}")  # asks every two seconds how the session is
         notice, toasts = page.locator("#connection"), page.get_by_test_id("toast")
         await expect(page.get_by_test_id("pause-capture")).to_be_visible()

@@ -74,6 +74,13 @@ async def start(client: Browser, **more: object) -> str:
     return str(answer.json()["session"]["id"])
 
 
+async def watched(client: Browser, agent: FakeAgent) -> str:
+    """A session of web1's that the agent has begun, by its id."""
+    session = await start(client)
+    await until(lambda: session in agent.chains)
+    return session
+
+
 async def wait_for_state(client: Browser, session: str, state: str) -> dict[str, object]:
     """Ask the API until the session is in this state."""
 

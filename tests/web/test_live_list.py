@@ -13,8 +13,7 @@ from playwright.async_api import Page, expect
 from tests.support.nats_backbone import until
 from tests.web.fake_agent import udp_packet
 from tests.web.test_chromium import browser, log_in
-from tests.web.test_live import stage
-from tests.web.test_packet import watched
+from tests.web.test_live import stage, watched
 
 HELD = 100_000
 BLOCK = 256
@@ -64,7 +63,7 @@ async def live(directory: Path, width: int = 1440) -> AsyncIterator[Page]:
     async with stage(directory) as (where, client, agent), browser(width) as (context, complaints):
         page = await context.new_page()
         await log_in(page, where)
-        session = await watched(where, client, agent)
+        session = await watched(client, agent)
         await page.goto(f"{where.url}/live?session={session}")
         yield page
         assert complaints == []
@@ -186,7 +185,7 @@ async def test_every_number_explains_itself_to_the_keyboard(tmp_path: Path) -> N
     async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
         page = await context.new_page()
         await log_in(page, where)
-        session = await watched(where, client, agent)
+        session = await watched(client, agent)
         await page.goto(f"{where.url}/live?session={session}")
         numbers = page.locator(".counter:visible")
         await expect(numbers).to_have_count(8)
@@ -254,7 +253,7 @@ async def test_a_stream_that_comes_back_repeats_nothing_and_misses_nothing(tmp_p
     async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
         page = await context.new_page()
         await log_in(page, where)
-        session = await watched(where, client, agent)
+        session = await watched(client, agent)
         await page.goto(f"{where.url}/live?session={session}")
         grid = page.get_by_test_id("packet-list")
         await agent.send(session, [udp_packet(number) for number in range(5)])
@@ -307,7 +306,7 @@ async def test_the_chart_of_rates_draws_and_marks_drops(tmp_path: Path) -> None:
     async with stage(tmp_path) as (where, client, agent), browser() as (context, complaints):
         page = await context.new_page()
         await log_in(page, where)
-        session = await watched(where, client, agent)
+        session = await watched(client, agent)
         await page.goto(f"{where.url}/live?session={session}")
         words = page.get_by_test_id("rates-words")
         await expect(words).to_contain_text("nothing dropped", timeout=10_000)

@@ -9,22 +9,14 @@ import pytest
 from playwright.async_api import Page, expect
 
 from hub.dissect.tshark import Tshark
-from tests.support.nats_backbone import until
 from tests.support.need import need
 from tests.web.fake_agent import FakeAgent, udp_packet
 from tests.web.site import Browser, Site
 from tests.web.test_chromium import browser, log_in
-from tests.web.test_live import Events, stage
+from tests.web.test_live import Events, stage, watched
 from tests.web.test_pages import HOSTILE
 
 FIRST_BYTES = "02 00 00 00 00 09 02 00"
-
-
-async def watched(where: Site, client: Browser, agent: FakeAgent) -> str:
-    answer = await client.post_json("/api/sessions", {"agent": "web1", "interface": "eth0"})
-    session: str = answer.json()["session"]["id"]
-    await until(lambda: session in agent.chains)
-    return session
 
 
 def dns_packet(name: bytes) -> bytes:
@@ -34,8 +26,8 @@ def dns_packet(name: bytes) -> bytes:
 
 
 async def test_the_hub_answers_with_tree_and_bytes(tmp_path: Path) -> None:
-    async with stage(tmp_path) as (where, client, agent):
-        session = await watched(where, client, agent)
+    async with stage(tmp_path) as (_, client, agent):
+        session = await watched(client, agent)
         hostile = b"<img src=x onerror=alert(1)>\xe2\x80\xae"
         async with client.http.stream("GET", f"/events/live?session={session}") as response:
             events = Events(response)
@@ -79,7 +71,7 @@ async def test_the_hub_answers_with_tree_and_bytes(tmp_path: Path) -> None:
 async def opened(page: Page, where: Site, client: Browser, agent: FakeAgent) -> str:
     """The live page with four packets in its list; the session."""
     await log_in(page, where)
-    session = await watched(where, client, agent)
+    session = await watched(client, agent)
     await page.goto(f"{where.url}/live?session={session}")
     await agent.send(session, [udp_packet(0), dns_packet(b"example"), udp_packet(2), udp_packet(3)])
     await expect(page.locator("#rows [role=row]")).to_have_count(4)
